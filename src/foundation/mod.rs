@@ -1,0 +1,16 @@
+//! What every room may use: values, path errors, child processes.
+
+#[cfg(feature = "host")]
+pub mod duration;
+#[cfg(feature = "host")]
+pub mod nix_value;
+#[cfg(feature = "host")]
+pub mod path_error;
+#[cfg(feature = "host")]
+pub mod process;
+#[cfg(feature = "host")]
+pub mod size;
+#[cfg(feature = "host")]
+pub mod store_path;
+#[cfg(feature = "host")]
+pub mod suggest;

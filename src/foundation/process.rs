@@ -1,0 +1,101 @@
+//! Child processes that never outlive this one.
+//!
+//! `PR_SET_PDEATHSIG` fires when the *thread* that forked ends, not the process, so every child is spawned from one
+//! thread that lives as long as the process.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::sync::mpsc;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Spawns `command`; the kernel kills the child with SIGKILL when this process ends, however it ends.
+/// The descriptors in `inherit` keep their numbers in the child.
+///
+/// # Errors
+/// Those of `Command::spawn`, and any of the thread that spawns.
+pub fn spawn(mut command: Command, inherit: Vec<OwnedFd>) -> io::Result<Child> {
+    let (reply, answer) = mpsc::sync_channel(1);
+    let job: Job = Box::new(move || {
+        let parent = std::process::id();
+        let raw: Vec<i32> = inherit.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: only async-signal-safe calls (prctl, getppid, fcntl) and no allocation between fork and exec.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                if libc::getppid().unsigned_abs() != parent {
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                for fd in &raw {
+                    if libc::fcntl(*fd, libc::F_SETFD, 0) != 0 {
+                        return Err(io::Error::last_os_error());
+                    }
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn();
+        drop(inherit);
+        // The caller may have given up waiting only by ending; then the child ends with it.
+        let _ = reply.send(child);
+    });
+    spawner()?.send(job).map_err(|_| io::Error::other("the thread that starts programs has ended"))?;
+    answer.recv().map_err(|_| io::Error::other("the thread that starts programs has ended"))?
+}
+
+fn spawner() -> io::Result<mpsc::Sender<Job>> {
+    static SPAWNER: OnceLock<Result<mpsc::Sender<Job>, String>> = OnceLock::new();
+    SPAWNER
+        .get_or_init(|| {
+            let (jobs, queue) = mpsc::channel::<Job>();
+            std::thread::Builder::new()
+                .name("spawner".to_owned())
+                .spawn(move || queue.into_iter().for_each(|job| job()))
+                .map(|_| jobs)
+                .map_err(|error| error.to_string())
+        })
+        .clone()
+        .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::process::Stdio;
+
+    #[test]
+    fn inherits_descriptors_by_number() {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let theirs = OwnedFd::from(theirs);
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("echo hi >&{}", theirs.as_raw_fd())).stdin(Stdio::null());
+        let mut child = spawn(command, vec![theirs]).unwrap();
+        let mut text = String::new();
+        ours.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hi\n");
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn child_dies_with_a_signal_set() {
+        let mut child = spawn(Command::new("sleep").arg("1000").into_owned(), Vec::new());
+        let child = child.as_mut().unwrap();
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+    }
+
+    trait IntoOwned {
+        fn into_owned(&mut self) -> Command;
+    }
+    impl IntoOwned for Command {
+        fn into_owned(&mut self) -> Command {
+            std::mem::replace(self, Command::new("true"))
+        }
+    }
+}

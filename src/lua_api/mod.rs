@@ -1,0 +1,1 @@
+//! The Lua skin over the test bed.

@@ -1,0 +1,5 @@
+//! The `provium` command.
+
+fn main() -> std::process::ExitCode {
+    provium::cli::main()
+}

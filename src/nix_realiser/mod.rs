@@ -1,0 +1,1 @@
+//! From Nix values to store paths.

@@ -1,0 +1,1 @@
+//! `provium.toml`: load, check, resolve; which files are tests.

@@ -1,0 +1,1 @@
+//! Which test file runs when; deadlines.

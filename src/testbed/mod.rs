@@ -1,0 +1,1 @@
+//! One test's machines and their teardown.
