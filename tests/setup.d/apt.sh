@@ -86,11 +86,34 @@ apt_add_suite() {
         || fail "apt can't read the suite(s) $suites of $address" "see the lines above; the source stands in $apt_source"
 }
 
+# announce_install PLAN SUITE PACKAGE… - what apt is about to do, from its own simulation.
+announce_install() {
+    local plan=$1 suite=$2 new upgraded removed='' renamed='' package answer
+    shift 2
+    new=$(awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' <<<"$plan" | paste -sd' ')
+    upgraded=$(awk '$1 == "Inst" && $3 ~ /^\[/ { print $2 }' <<<"$plan" | paste -sd' ')
+    while read -r package; do
+        # Debian 13 renamed the libraries that got 64-bit times; a new one serves the programs of the old one.
+        case " $new " in
+            *" ${package}t64 "* | *" $package-static "*) renamed+=" $package" ;;
+            *) removed+=" $package" ;;
+        esac
+    done < <(awk '$1 == "Remv" { print $2 }' <<<"$plan")
+    say "installing $*${suite:+ from the suite $suite}"
+    say "  new packages: $new"
+    [[ -z $upgraded ]] || say "  upgraded, because these need it: $upgraded"
+    [[ -z $renamed ]] || say "  replaced by a new package that serves the same programs:$renamed"
+    [[ -z $removed ]] || say "  REMOVED, because they can't stay beside these:$removed"
+    [[ -n $removed && -t 0 ]] || return 0
+    read -rp 'setup: go on? [y/N] ' answer
+    [[ $answer == [yY]* ]] || fail 'nothing was installed' "install by hand: $*"
+}
+
 # apt_install PACKAGE… - takes them from this release where its QEMU and Nix are new enough, else from Debian 13.
 apt_install() {
     local options=(-y --no-install-recommends -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold
         -o DPkg::Lock::Timeout=300)
-    local suite='' plan removed package
+    local suite='' plan package
     apt_update
     for package in qemu-system-x86:$minimum_qemu nix-bin:$minimum_nix; do
         [[ " $* " == *" ${package%%:*} "* ]] || continue
@@ -107,16 +130,7 @@ apt_install() {
     plan=$(LC_ALL=C apt-get -s install "${options[@]}" "$@" 2>&1) \
         || fail "apt can't install $*: $(grep -E '^(E:| )' <<<"$plan" | tail -n 20)" \
             'mend what apt says (often: `apt-get -f install`), then run this again'
-    say "installing $*${suite:+ from the suite $suite}"
-    say "  new packages: $(awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }' <<<"$plan" | paste -sd' ')"
-    package=$(awk '$1 == "Inst" && $3 ~ /^\[/ { print $2 }' <<<"$plan" | paste -sd' ')
-    [[ -z $package ]] || say "  upgraded because these need it: $package"
-    removed=$(awk '$1 == "Remv" { print $2 }' <<<"$plan" | paste -sd' ')
-    case $removed in
-        '') ;;
-        busybox) say '  removed: busybox, which busybox-static replaces' ;;
-        *) fail "apt would have to remove $removed for that" "install $* by hand, as you think right" ;;
-    esac
+    announce_install "$plan" "$suite" "$@"
     as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q install "${options[@]}" "$@" >"$(apt_log)" 2>&1 </dev/null || {
         tail -n 30 "$(apt_log)" >&2
         fail "apt-get install failed; the whole output is in $(apt_log)" \
