@@ -21,6 +21,11 @@ check_rust() {
         'with rustup: `rustup update stable`'
 }
 
+check_rust_components() {
+    { cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 \
+        || fail '`cargo fmt` or `cargo clippy` is missing' 'with rustup: `rustup component add rustfmt clippy`'
+}
+
 has_static_busybox() { has busybox && { ldd "$(command -v busybox)" 2>&1 || true; } | grep -qE 'not a dynamic executable|statically linked'; }
 
 has_static_libc() { has cc && [[ -f $(cc -print-file-name=libc.a) ]]; }
