@@ -95,7 +95,7 @@ announce_install() {
     while read -r package; do
         # Debian 13 renamed the libraries that got 64-bit times; a new one serves the programs of the old one.
         case " $new " in
-            *" ${package}t64 "* | *" $package-static "*) renamed+=" $package" ;;
+            *" ${package}t64 "* | *" ${package%%-*}t64"* | *" $package-static "*) renamed+=" $package" ;;
             *) removed+=" $package" ;;
         esac
     done < <(awk '$1 == "Remv" { print $2 }' <<<"$plan")
