@@ -1,6 +1,8 @@
 //! What every room may use: values, path errors, child processes.
 
 #[cfg(feature = "host")]
+pub mod cancel;
+#[cfg(feature = "host")]
 pub mod duration;
 #[cfg(feature = "host")]
 pub mod nix_value;
