@@ -139,7 +139,8 @@ fn runs(dir: &Path) {
     run.expect(0);
     let events = run.events();
     let done = |name: String| common::test_done(&events, &name).clone();
-    let harness: Vec<f64> = (1..=7).map(|n| done(format!("harness {n}"))["duration"].as_f64().unwrap() / 100.0).collect();
+    let harness: Vec<f64> =
+        (1..=7).map(|n| done(format!("harness {n}"))["duration"].as_f64().unwrap() / 100.0).collect();
     let guest: Vec<f64> =
         (1..=7).map(|n| done(format!("guest {n}"))["log"].as_str().unwrap().trim().parse().unwrap()).collect();
     let (harness, guest) = (median(harness), median(guest));

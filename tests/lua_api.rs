@@ -105,7 +105,10 @@ fn the_file_timeout_ends_the_file() {
 
 #[test]
 fn an_interrupt_ends_the_run_with_130() {
-    let dir = common::directory(&[("a.test.lua", "test('waits', function(t) io.open('started', 'w'):close() sleep(100) end)\n")]);
+    let dir = common::directory(&[(
+        "a.test.lua",
+        "test('waits', function(t) io.open('started', 'w'):close() sleep(100) end)\n",
+    )]);
     let mut child = common::command(dir.path(), &["test"]).spawn().unwrap();
     let started = dir.path().join("started");
     while !started.exists() {

@@ -34,7 +34,13 @@ fn a_failing_test_shows_the_console() {
          vm:run('echo words-of-the-guest > /dev/console')\n  t:assert_eq(vm:run('echo 1').stdout, '2\\n')\nend)\n",
     )]);
     let run = common::provium(dir.path(), &["test"]);
-    run.expect(1).says(&["FAIL tests/a.test.lua: fails", "tests/a.test.lua:4", "\"1\\n\"", "\"2\\n\"", "words-of-the-guest"]);
+    run.expect(1).says(&[
+        "FAIL tests/a.test.lua: fails",
+        "tests/a.test.lua:4",
+        "\"1\\n\"",
+        "\"2\\n\"",
+        "words-of-the-guest",
+    ]);
 }
 
 #[test]
@@ -65,19 +71,27 @@ fn boot_with(profile: &str, files: &[(&str, &str)]) -> common::Run {
 
 #[test]
 fn bad_kernels() {
-    boot_with("kernel = 'no/such/bzImage'", &[])
-        .expect(1)
-        .says(&["profile `linux`", "`kernel`", "no/such/bzImage", "no such file"]);
-    boot_with("kernel = 'notes.txt'", &[("notes.txt", "not a kernel\n")])
-        .expect(1)
-        .says(&["profile `linux`", "notes.txt", "is not a kernel", "bzImage"]);
+    boot_with("kernel = 'no/such/bzImage'", &[]).expect(1).says(&[
+        "profile `linux`",
+        "`kernel`",
+        "no/such/bzImage",
+        "no such file",
+    ]);
+    boot_with("kernel = 'notes.txt'", &[("notes.txt", "not a kernel\n")]).expect(1).says(&[
+        "profile `linux`",
+        "notes.txt",
+        "is not a kernel",
+        "bzImage",
+    ]);
 }
 
 #[test]
 fn an_init_that_exits_and_one_that_is_missing() {
     let guest = common::guest();
     let base = format!("kernel = {:?}\nmodules = {:?}\ninitrd = {:?}\n", guest.kernel, guest.modules, guest.initrd);
-    boot_with(&format!("{base}cmdline = 'rdinit=/bin/true'"), &[]).expect(1).says(&["panicked", "Attempted to kill init"]);
+    boot_with(&format!("{base}cmdline = 'rdinit=/bin/true'"), &[])
+        .expect(1)
+        .says(&["panicked", "Attempted to kill init"]);
     boot_with(&format!("{base}cmdline = 'rdinit=/no/such/init'"), &[]).expect(1).says(&["rdinit=/no/such/init"]);
 }
 

@@ -58,7 +58,9 @@ pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentEr
     let hello = loop {
         match next_message(&mut reader, &mut decoder).await? {
             (_, ToHost::Hello(hello)) => break hello,
-            (_, other) => return Err(AgentError::Closed(format!("expected the agent's hello, found {}", name(&other)))),
+            (_, other) => {
+                return Err(AgentError::Closed(format!("expected the agent's hello, found {}", name(&other))));
+            }
         }
     };
     if hello.version != PROTOCOL_VERSION {

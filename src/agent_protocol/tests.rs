@@ -59,10 +59,7 @@ fn golden_bytes() {
         assert_eq!(out, bytes, "{message:?}");
     }
     let host: [(ToHost, &[u8]); 8] = [
-        (
-            ToHost::Hello(hello()),
-            &[12, 0, 0, 0, 5, 1, 0, 0, 129, 1, 3, b'6', b'.', b'1', 7, 128, 1, 0, 1, 1, b'n'],
-        ),
+        (ToHost::Hello(hello()), &[12, 0, 0, 0, 5, 1, 0, 0, 129, 1, 3, b'6', b'.', b'1', 7, 128, 1, 0, 1, 1, b'n']),
         (ToHost::Pong, &[0, 0, 0, 0, 5, 1, 0, 0, 130]),
         (ToHost::Stdout(b"o".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 131, b'o']),
         (ToHost::Stderr(b"e".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 132, b'e']),

@@ -3,6 +3,8 @@
 #[cfg(feature = "host")]
 pub mod cancel;
 #[cfg(feature = "host")]
+pub mod digest;
+#[cfg(feature = "host")]
 pub mod duration;
 #[cfg(feature = "host")]
 pub mod nix_value;
@@ -11,10 +13,10 @@ pub mod path_error;
 #[cfg(feature = "host")]
 pub mod process;
 #[cfg(feature = "host")]
+pub mod runtime_dir;
+#[cfg(feature = "host")]
 pub mod size;
 #[cfg(feature = "host")]
 pub mod store_path;
 #[cfg(feature = "host")]
 pub mod suggest;
-#[cfg(feature = "host")]
-pub mod runtime_dir;

@@ -59,7 +59,8 @@ impl Writing {
     /// errno with the path.
     pub fn add(&mut self, mut bytes: &[u8]) -> Result<(), OpError> {
         while !bytes.is_empty() {
-            let count = sys::write(self.file.as_fd(), bytes).map_err(|error| refusal("write_file", &self.path, &error, ""))?;
+            let count =
+                sys::write(self.file.as_fd(), bytes).map_err(|error| refusal("write_file", &self.path, &error, ""))?;
             bytes = &bytes[count..];
         }
         Ok(())

@@ -25,7 +25,8 @@ pub fn launch() -> ! {
 }
 
 fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
-    let plan = std::fs::read(PLAN_PATH).map_err(|error| io::Error::other(format!("can't read `{PLAN_PATH}`: {error}")))?;
+    let plan =
+        std::fs::read(PLAN_PATH).map_err(|error| io::Error::other(format!("can't read `{PLAN_PATH}`: {error}")))?;
     let plan = BootPlan::decode(&plan).map_err(io::Error::other)?;
     let proc = hidden_mount(c"proc")?;
     let sys = hidden_mount(c"sysfs")?;
@@ -153,8 +154,11 @@ fn exec_init(path: &str) -> io::Error {
     let Ok(program) = c_string(path.as_bytes()) else { return io::Error::from_raw_os_error(libc::EINVAL) };
     // The kernel's own words for init (`-- single`) follow the name.
     let words: Vec<CString> = std::env::args().skip(1).filter_map(|word| c_string(word.as_bytes()).ok()).collect();
-    let argv: Vec<*const libc::c_char> =
-        [program.as_ptr()].into_iter().chain(words.iter().map(|word| word.as_ptr())).chain([std::ptr::null()]).collect();
+    let argv: Vec<*const libc::c_char> = [program.as_ptr()]
+        .into_iter()
+        .chain(words.iter().map(|word| word.as_ptr()))
+        .chain([std::ptr::null()])
+        .collect();
     // Rust ignores SIGPIPE, and an ignored signal stays ignored after exec.
     // SAFETY: `argv` is an array of C strings that ends with a null pointer, and lives during the call.
     unsafe {
@@ -178,15 +182,25 @@ fn start_agent(
     notices: &[String],
 ) -> io::Result<()> {
     let program = sys::open(LAUNCHER_PATH.as_bytes(), libc::O_PATH, 0)?;
-    let kept: Vec<RawFd> =
-        trees.iter().map(|fd| fd.as_raw_fd()).chain([exec_result.as_raw_fd(), announcements.map_or(-1, |fd| fd.as_raw_fd())]).collect();
+    let kept: Vec<RawFd> = trees
+        .iter()
+        .map(|fd| fd.as_raw_fd())
+        .chain([exec_result.as_raw_fd(), announcements.map_or(-1, |fd| fd.as_raw_fd())])
+        .collect();
     let numbers = kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let mut words = vec![c_string(b"--agent")?, c_string(numbers.as_bytes())?, c_string(boot_error.unwrap_or_default().as_bytes())?];
+    let mut words = vec![
+        c_string(b"--agent")?,
+        c_string(numbers.as_bytes())?,
+        c_string(boot_error.unwrap_or_default().as_bytes())?,
+    ];
     for notice in notices {
         words.push(c_string(notice.as_bytes())?);
     }
-    let argv: Vec<*const libc::c_char> =
-        [AGENT_NAME.as_ptr()].into_iter().chain(words.iter().map(|word| word.as_ptr())).chain([std::ptr::null()]).collect();
+    let argv: Vec<*const libc::c_char> = [AGENT_NAME.as_ptr()]
+        .into_iter()
+        .chain(words.iter().map(|word| word.as_ptr()))
+        .chain([std::ptr::null()])
+        .collect();
     let env = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", c"HOME=/", c"TERM=linux"];
     let envp: Vec<*const libc::c_char> = env.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect();
     // SAFETY: this process has one thread; the child only makes system calls on what stands ready above.
@@ -221,7 +235,8 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
         unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) };
         fd
     };
-    let devices = Devices { sys: own(sys), dev: own(dev), announcements: (announcements >= 0).then(|| own(announcements)) };
+    let devices =
+        Devices { sys: own(sys), dev: own(dev), announcements: (announcements >= 0).then(|| own(announcements)) };
     let root = Root::new(own(proc));
     let mut errno = [0; 4];
     // The pipe ends without a word when init was executed, or when there is none to execute.

@@ -29,7 +29,9 @@ pub fn main() {
         (_, Some("--agent")) => launcher::agent(args),
         (_, Some("--fd")) => match args.next().and_then(|fd| fd.parse::<i32>().ok()) {
             // SAFETY: the caller hands the descriptor over by naming it.
-            Some(fd) if fd > 2 => server::serve(unsafe { OwnedFd::from_raw_fd(fd) }, None, server::hello(None, Vec::new())),
+            Some(fd) if fd > 2 => {
+                server::serve(unsafe { OwnedFd::from_raw_fd(fd) }, None, server::hello(None, Vec::new()))
+            }
             _ => usage(),
         },
         (1, _) => launcher::launch(),
@@ -38,6 +40,8 @@ pub fn main() {
 }
 
 fn usage() {
-    eprintln!("provium-agent runs inside a guest, started by provium; `--fd N` makes it speak on an inherited descriptor");
+    eprintln!(
+        "provium-agent runs inside a guest, started by provium; `--fd N` makes it speak on an inherited descriptor"
+    );
     std::process::exit(2);
 }

@@ -175,7 +175,9 @@ impl Ops {
             let pid = spawn::spawn(&command).map_err(|(stage, error)| match stage {
                 Stage::Setup => refusal("run", &name, &error, "the process can't be set up"),
                 Stage::Directory => refusal("run", &command.cwd, &error, "as working directory"),
-                Stage::User => refusal("run", run.user.as_deref().unwrap_or_default().as_bytes(), &error, "as this user"),
+                Stage::User => {
+                    refusal("run", run.user.as_deref().unwrap_or_default().as_bytes(), &error, "as this user")
+                }
                 Stage::Program => refusal("run", &name, &error, ""),
             })?;
             Ok((pid, Pipes { stdin: to_stdin, stdout: from_stdout, stderr: from_stderr }))

@@ -38,7 +38,9 @@ impl Devices {
             }
             match &self.announcements {
                 Some(socket) => uevents::wait(socket)?,
-                None => return Err(io::Error::other("the kernel can't announce devices (CONFIG_NET, CONFIG_INOTIFY_USER)")),
+                None => {
+                    return Err(io::Error::other("the kernel can't announce devices (CONFIG_NET, CONFIG_INOTIFY_USER)"));
+                }
             }
         }
     }
@@ -49,7 +51,8 @@ impl Devices {
 
     /// The node of the port, such as `vport0p1`.
     fn find(&self) -> Option<String> {
-        let ports = sys::openat(self.sys.as_raw_fd(), c"class/virtio-ports", libc::O_RDONLY | libc::O_DIRECTORY, 0).ok()?;
+        let ports =
+            sys::openat(self.sys.as_raw_fd(), c"class/virtio-ports", libc::O_RDONLY | libc::O_DIRECTORY, 0).ok()?;
         names(ports).into_iter().find(|port| {
             let Ok(path) = c_string(format!("class/virtio-ports/{port}/name").as_bytes()) else { return false };
             let Ok(file) = sys::openat(self.sys.as_raw_fd(), &path, libc::O_RDONLY, 0) else { return false };

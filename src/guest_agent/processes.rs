@@ -329,7 +329,8 @@ impl Processes {
         let now = Instant::now();
         let mut next: Option<Duration> = None;
         for process in self.table().values_mut() {
-            let Process { pid: Some(pid), deadline: Some(deadline), ended: false, timed_out: false, .. } = process else {
+            let Process { pid: Some(pid), deadline: Some(deadline), ended: false, timed_out: false, .. } = process
+            else {
                 continue;
             };
             match deadline.checked_duration_since(now) {
@@ -376,7 +377,14 @@ mod tests {
 
     #[test]
     fn tokens_come_back() {
-        for source in [Source::Channel, Source::Signals, Source::Wake, Source::Stdout(7), Source::Stderr(u32::MAX), Source::Stdin(0)] {
+        for source in [
+            Source::Channel,
+            Source::Signals,
+            Source::Wake,
+            Source::Stdout(7),
+            Source::Stderr(u32::MAX),
+            Source::Stdin(0),
+        ] {
             assert_eq!(Source::from_token(source.token()), Some(source));
         }
         assert_eq!(Source::from_token(6), None);

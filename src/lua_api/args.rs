@@ -184,11 +184,7 @@ impl Options {
         }
     }
 
-    fn decode<T>(
-        &self,
-        name: &str,
-        decode: impl FnOnce(&Value) -> Result<T, String>,
-    ) -> Result<Option<T>, ApiError> {
+    fn decode<T>(&self, name: &str, decode: impl FnOnce(&Value) -> Result<T, String>) -> Result<Option<T>, ApiError> {
         match self.value(name)? {
             Value::Nil => Ok(None),
             value => decode(&value)

@@ -28,7 +28,8 @@ impl ConsoleHandle {
             None | Some("ttyS0" | "ttyAMA0") => ConsolePort::Serial,
             Some("hvc0") => ConsolePort::Virtio,
             Some(other) => {
-                let hint = suggest::nearest(other, ["ttyS0", "hvc0"]).map(|name| format!("\nhint: did you mean `{name}`?"));
+                let hint =
+                    suggest::nearest(other, ["ttyS0", "hvc0"]).map(|name| format!("\nhint: did you mean `{name}`?"));
                 return Err(ApiError::new(format!(
                     "vm:console: unknown console `{other}`, expected `ttyS0` or `hvc0`{}",
                     hint.unwrap_or_default()

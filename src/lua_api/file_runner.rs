@@ -99,22 +99,18 @@ fn load(settings: &FileSettings, state: &Rc<FileState>) -> Result<(Lua, Table), 
         message,
         trace: trace.iter().map(ToString::to_string).collect(),
     };
-    let internal = |error: &mlua::Error| FileError {
-        phase: FilePhase::Internal,
-        message: lua_message(error),
-        trace: Vec::new(),
-    };
+    let internal =
+        |error: &mlua::Error| FileError { phase: FilePhase::Internal, message: lua_message(error), trace: Vec::new() };
     // SAFETY: `debug` is part of the API; test files are code that the user chose to run on this machine, as any
     // program of theirs. C modules can't be loaded: `package.cpath` is empty and its searchers are removed.
     let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) };
     lua.set_app_data(Rc::clone(state));
     let prelude = globals::install(&lua, settings.roots.clone()).map_err(|error| internal(&error))?;
     watch_deadline(&lua, HOOK_INTERVAL).map_err(|error| internal(&error))?;
-    let text = std::fs::read(&settings.path)
-        .map_err(|error| {
-            let why = crate::foundation::path_error::describe_io(&error);
-            broken(format!("can't read `{}`: {why}", settings.display), Vec::new())
-        })?;
+    let text = std::fs::read(&settings.path).map_err(|error| {
+        let why = crate::foundation::path_error::describe_io(&error);
+        broken(format!("can't read `{}`: {why}", settings.display), Vec::new())
+    })?;
     let chunk = lua
         .load(text)
         .set_name(format!("@{}", settings.display))

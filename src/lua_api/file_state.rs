@@ -158,4 +158,3 @@ impl FileState {
         self.current.borrow().is_some()
     }
 }
-

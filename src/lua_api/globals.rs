@@ -28,9 +28,10 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     let natives = lua.create_table()?;
     wait_natives(lua, &natives)?;
     test_context::natives(lua, &natives)?;
-    natives.raw_set("stack", lua.create_function(|lua, ()| {
-        Ok(place::stack(lua).iter().map(ToString::to_string).collect::<Vec<_>>())
-    })?)?;
+    natives.raw_set(
+        "stack",
+        lua.create_function(|lua, ()| Ok(place::stack(lua).iter().map(ToString::to_string).collect::<Vec<_>>()))?,
+    )?;
     let prelude: Table = lua.load(include_str!("prelude.lua")).set_name("=[provium]").call(natives)?;
     vm::install(lua)?;
     run_result::install(lua)?;
@@ -40,16 +41,22 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
 
     let globals = lua.globals();
     globals.set("test", function(lua, "test", register_test)?)?;
-    globals.set("todo", function(lua, "todo", |_, state, mut args| {
-        let reason = args.text_opt("reason")?.unwrap_or_else(|| "todo".to_owned());
-        *state.todo.borrow_mut() = Some(reason);
-        Ok(())
-    })?)?;
+    globals.set(
+        "todo",
+        function(lua, "todo", |_, state, mut args| {
+            let reason = args.text_opt("reason")?.unwrap_or_else(|| "todo".to_owned());
+            *state.todo.borrow_mut() = Some(reason);
+            Ok(())
+        })?,
+    )?;
     globals.set("wait_until", prelude.get::<Function>("wait_until")?)?;
-    globals.set("sleep", function(lua, "sleep", |_, state, mut args| {
-        let time = args.duration_opt("t")?.ok_or_else(|| args.bad("t", "expected a time, found nil"))?;
-        state.wait(pause(time))
-    })?)?;
+    globals.set(
+        "sleep",
+        function(lua, "sleep", |_, state, mut args| {
+            let time = args.duration_opt("t")?.ok_or_else(|| args.bad("t", "expected a time, found nil"))?;
+            state.wait(pause(time))
+        })?,
+    )?;
     globals.set("json", json::module(lua)?)?;
     globals.set("provium", LabHandle)?;
     standard_library(lua)?;
@@ -133,61 +140,76 @@ struct Wait {
 impl UserData for Wait {}
 
 fn wait_natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
-    natives.raw_set("wait_begin", function(lua, "wait_until", |_, _, mut args| {
-        args.callable("fn")?;
-        let options = args.options(&["timeout", "interval", "desc"])?;
-        let timeout = options.duration("timeout")?.unwrap_or(WAIT_TIMEOUT);
-        Ok(Wait {
-            timeout,
-            interval: options.duration("interval")?.unwrap_or(WAIT_INTERVAL),
-            deadline: Instant::now() + timeout,
-            desc: options.text("desc")?.unwrap_or_else(|| "condition".to_owned()),
-        })
-    })?)?;
-    natives.raw_set("wait_again", function(lua, "wait_until", |_, state, mut args| {
-        let wait = args.this::<Wait>()?;
-        let left = wait.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ApiError::new(format!(
-                "wait_until: {} not met within {}",
-                wait.desc,
-                format_duration(wait.timeout)
-            )));
-        }
-        state.wait(pause(wait.interval.min(left)))
-    })?)
+    natives.raw_set(
+        "wait_begin",
+        function(lua, "wait_until", |_, _, mut args| {
+            args.callable("fn")?;
+            let options = args.options(&["timeout", "interval", "desc"])?;
+            let timeout = options.duration("timeout")?.unwrap_or(WAIT_TIMEOUT);
+            Ok(Wait {
+                timeout,
+                interval: options.duration("interval")?.unwrap_or(WAIT_INTERVAL),
+                deadline: Instant::now() + timeout,
+                desc: options.text("desc")?.unwrap_or_else(|| "condition".to_owned()),
+            })
+        })?,
+    )?;
+    natives.raw_set(
+        "wait_again",
+        function(lua, "wait_until", |_, state, mut args| {
+            let wait = args.this::<Wait>()?;
+            let left = wait.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ApiError::new(format!(
+                    "wait_until: {} not met within {}",
+                    wait.desc,
+                    format_duration(wait.timeout)
+                )));
+            }
+            state.wait(pause(wait.interval.min(left)))
+        })?,
+    )
 }
 
 /// `print` and `io.write` go to the running test's log; `os.exit` raises.
 fn standard_library(lua: &Lua) -> mlua::Result<()> {
     let globals = lua.globals();
     let tostring: Function = globals.get("tostring")?;
-    globals.set("print", lua.create_function(move |lua, values: Variadic<Value>| {
-        let mut parts = Vec::new();
-        for value in values {
-            parts.push(tostring.call::<mlua::LuaString>(value)?.to_string_lossy());
-        }
-        FileState::of(lua)?.log(&format!("{}\n", parts.join("\t")));
-        Ok(())
-    })?)?;
+    globals.set(
+        "print",
+        lua.create_function(move |lua, values: Variadic<Value>| {
+            let mut parts = Vec::new();
+            for value in values {
+                parts.push(tostring.call::<mlua::LuaString>(value)?.to_string_lossy());
+            }
+            FileState::of(lua)?.log(&format!("{}\n", parts.join("\t")));
+            Ok(())
+        })?,
+    )?;
     let io: Table = globals.get("io")?;
     let stdout: Value = io.get("stdout")?;
-    io.set("write", function(lua, "io.write", move |_, state, mut args| {
-        while !args.is_empty() {
-            match args.next() {
-                Value::String(text) => state.log(&text.to_string_lossy()),
-                value @ (Value::Integer(_) | Value::Number(_)) => state.log(&short(&value)),
-                other => return Err(args.wrong("value", "a string or a number", &other)),
+    io.set(
+        "write",
+        function(lua, "io.write", move |_, state, mut args| {
+            while !args.is_empty() {
+                match args.next() {
+                    Value::String(text) => state.log(&text.to_string_lossy()),
+                    value @ (Value::Integer(_) | Value::Number(_)) => state.log(&short(&value)),
+                    other => return Err(args.wrong("value", "a string or a number", &other)),
+                }
             }
-        }
-        Ok(stdout.clone())
-    })?)?;
+            Ok(stdout.clone())
+        })?,
+    )?;
     let os: Table = globals.get("os")?;
-    os.set("exit", function(lua, "os.exit", |_, _, _| {
-        Err::<(), _>(ApiError::new(
-            "os.exit: a test can't end the run\nhint: use t:fail(…) or t:skip(…), or return from the test",
-        ))
-    })?)
+    os.set(
+        "exit",
+        function(lua, "os.exit", |_, _, _| {
+            Err::<(), _>(ApiError::new(
+                "os.exit: a test can't end the run\nhint: use t:fail(…) or t:skip(…), or return from the test",
+            ))
+        })?,
+    )
 }
 
 /// `require("a.b")` is `a/b.lua` under every root, then beside the file that asks.
@@ -205,7 +227,9 @@ fn module_path(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<()> {
         let beside = state.path.parent().map(Path::to_owned).into_iter();
         let caller = place::caller(lua).and_then(|place| state.bed.absolute(&place.file).parent().map(Path::to_owned));
         for directory in roots.iter().cloned().chain(caller).chain(beside) {
-            for candidate in [directory.join(&relative).with_extension("lua"), directory.join(&relative).join("init.lua")] {
+            for candidate in
+                [directory.join(&relative).with_extension("lua"), directory.join(&relative).join("init.lua")]
+            {
                 match std::fs::read(&candidate) {
                     Ok(text) => {
                         let shown = state.bed.display(&candidate);

@@ -129,14 +129,13 @@ fn encode(lua: &Lua, value: &Value, depth: usize) -> Result<serde_json::Value, S
 }
 
 fn encode_table(lua: &Lua, table: &Table, depth: usize) -> Result<serde_json::Value, String> {
-    let entries: Vec<(Value, Value)> =
-        table.pairs().collect::<mlua::Result<_>>().map_err(|error| error.to_string())?;
+    let entries: Vec<(Value, Value)> = table.pairs().collect::<mlua::Result<_>>().map_err(|error| error.to_string())?;
     let array: Option<Table> = lua.named_registry_value(ARRAY_METATABLE).ok();
     let marked = array.is_some() && table.metatable() == array;
-    let largest = entries.iter().map(|(key, _)| key.as_integer().filter(|index| *index >= 1)).try_fold(
-        0,
-        |largest: i64, index| index.map(|index| largest.max(index)),
-    );
+    let largest = entries
+        .iter()
+        .map(|(key, _)| key.as_integer().filter(|index| *index >= 1))
+        .try_fold(0, |largest: i64, index| index.map(|index| largest.max(index)));
     match largest {
         Some(largest) if largest > 0 || marked => {
             if largest > LONGEST_SPARSE && largest > 2 * i64::try_from(entries.len()).unwrap_or(i64::MAX) {

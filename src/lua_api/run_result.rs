@@ -114,7 +114,11 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
         .method("result:json", |lua, _, mut args| {
             let this = args.this::<RunResult>()?;
             json::decode(lua, &this.outcome.stdout).map_err(|why| {
-                ApiError::new(format!("the output of `{}` is not JSON: {why}{}", this.command, output("stdout", &this.outcome.stdout)))
+                ApiError::new(format!(
+                    "the output of `{}` is not JSON: {why}{}",
+                    this.command,
+                    output("stdout", &this.outcome.stdout)
+                ))
             })
         })?
         .method("result:lines", |lua, _, mut args| {
@@ -136,8 +140,7 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
 }
 
 fn borrow(object: &Value) -> Result<mlua::UserDataRef<RunResult>, ApiError> {
-    object
-        .as_userdata()
-        .and_then(|object| object.borrow::<RunResult>().ok())
-        .ok_or_else(|| ApiError::new("called on something that is no run result\nhint: methods are called with a colon"))
+    object.as_userdata().and_then(|object| object.borrow::<RunResult>().ok()).ok_or_else(|| {
+        ApiError::new("called on something that is no run result\nhint: methods are called with a colon")
+    })
 }

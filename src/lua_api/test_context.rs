@@ -96,7 +96,11 @@ fn assertions(class: Class<'_>) -> mlua::Result<Class<'_>> {
             let value = args.next();
             let custom = message(&mut args)?;
             if matches!(value, Value::Nil | Value::Boolean(false)) {
-                let what = if custom.is_some() { String::new() } else { format!("assert: expected a true value, found {}", short(&value)) };
+                let what = if custom.is_some() {
+                    String::new()
+                } else {
+                    format!("assert: expected a true value, found {}", short(&value))
+                };
                 return Err(fail(lua, state, &what, custom));
             }
             Ok(value)

@@ -45,10 +45,9 @@ pub fn run_tests(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &F
         settings.sink.emit(EventKind::TestStarted(started));
         let skip = todo.clone().or_else(|| skip_reason(&meta));
         let done = match skip {
-            Some(reason) => TestDone {
-                message: Some(reason),
-                ..TestDone::new(&settings.display, &name, TestStatus::Skipped, 0.0)
-            },
+            Some(reason) => {
+                TestDone { message: Some(reason), ..TestDone::new(&settings.display, &name, TestStatus::Skipped, 0.0) }
+            }
             None => run_test(lua, prelude, state, settings, &name, &meta, &body),
         };
         let failed = done.status.is_failure();

@@ -15,7 +15,14 @@ use crate::testbed::{BootFile, Vm, VmOptions};
 const CLASS: &str = "provium.VM";
 /// Options at creation and at boot.
 const OPTIONS: &[&str] = &[
-    "memory", "cpus", "kernel_cmdline", "kernel_cmdline_append", "agent_timeout", "hostname", "files", "load_modules",
+    "memory",
+    "cpus",
+    "kernel_cmdline",
+    "kernel_cmdline_append",
+    "agent_timeout",
+    "hostname",
+    "files",
+    "load_modules",
 ];
 
 /// A VM as Lua holds it.
@@ -178,4 +185,3 @@ pub fn borrow(args: &Args, object: &Value) -> Result<Arc<Vm>, ApiError> {
         None => Err(args.wrong("self", "a VM (call methods with a colon)", object)),
     }
 }
-

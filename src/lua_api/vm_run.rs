@@ -37,10 +37,7 @@ pub fn decode(args: &mut Args) -> Result<RunSpec, ApiError> {
     let command = args.next();
     let more = args.next();
     if !args.is_empty() {
-        return Err(args.bad(
-            "options",
-            "expected at most two arguments: a command, then its arguments or the options",
-        ));
+        return Err(args.bad("options", "expected at most two arguments: a command, then its arguments or the options"));
     }
     match (&command, more) {
         (Value::String(line), Value::Nil) => Ok(plain(Program::Shell(line.as_bytes().to_vec()))),
@@ -92,7 +89,10 @@ fn with_options(args: &Args, program: Option<Vec<u8>>, table: Table) -> Result<R
     if table.raw_len() > 0 {
         return Err(args.bad(
             "options",
-            &format!("holds positional entries beside named ones: {}\nhint: put the arguments into `args`", short(&Value::Table(table))),
+            &format!(
+                "holds positional entries beside named ones: {}\nhint: put the arguments into `args`",
+                short(&Value::Table(table))
+            ),
         ));
     }
     let options = Options::checked(args.function(), table, OPTIONS)?;

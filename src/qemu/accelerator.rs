@@ -83,7 +83,8 @@ fn decide(request: AccelRequest, facts: &Facts) -> Result<ChosenAccel, QemuError
         Some(why.clone())
     } else if !facts.cpu_flag {
         Some(
-            "/dev/kvm opens, but the CPU shows neither vmx nor svm: such a KVM may be unable to run a stock kernel".to_owned(),
+            "/dev/kvm opens, but the CPU shows neither vmx nor svm: such a KVM may be unable to run a stock kernel"
+                .to_owned(),
         )
     } else {
         None
@@ -92,9 +93,10 @@ fn decide(request: AccelRequest, facts: &Facts) -> Result<ChosenAccel, QemuError
         (AccelRequest::Tcg, _) => Ok(ChosenAccel { accel: Accel::Tcg, reason: "asked for".to_owned() }),
         (AccelRequest::Kvm, None) => Ok(ChosenAccel { accel: Accel::Kvm, reason: "asked for".to_owned() }),
         // Asked for by name, a device that works is taken at its word, whatever the CPU shows.
-        (AccelRequest::Kvm, Some(_)) if facts.same_arch && facts.device.is_ok() => {
-            Ok(ChosenAccel { accel: Accel::Kvm, reason: "asked for, though the CPU shows neither vmx nor svm".to_owned() })
-        }
+        (AccelRequest::Kvm, Some(_)) if facts.same_arch && facts.device.is_ok() => Ok(ChosenAccel {
+            accel: Accel::Kvm,
+            reason: "asked for, though the CPU shows neither vmx nor svm".to_owned(),
+        }),
         (AccelRequest::Kvm, Some(why)) => Err(QemuError::NoKvm(why)),
         (AccelRequest::Auto, _) if facts.nix_build_without_kvm => Ok(ChosenAccel {
             accel: Accel::Tcg,

@@ -127,11 +127,7 @@ fn parse_version(text: &str) -> Option<Version> {
     let rest = text.split("QEMU emulator version ").nth(1)?;
     let number: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
     let mut parts = number.split('.').map(|part| part.parse().ok());
-    Some(Version {
-        major: parts.next()??,
-        minor: parts.next()??,
-        micro: parts.next().flatten().unwrap_or_default(),
-    })
+    Some(Version { major: parts.next()??, minor: parts.next()??, micro: parts.next().flatten().unwrap_or_default() })
 }
 
 #[cfg(test)]

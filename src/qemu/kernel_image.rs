@@ -63,8 +63,8 @@ pub fn inspect(path: &Path) -> Result<KernelImage, QemuError> {
             ))),
         };
     }
-    let (head, release_at) = read_head(path)
-        .map_err(|error| bad(format!("can't read `{}`: {}", path.display(), describe_io(&error))))?;
+    let (head, release_at) =
+        read_head(path).map_err(|error| bad(format!("can't read `{}`: {}", path.display(), describe_io(&error))))?;
     match kind_of(&head) {
         Some(kind) => Ok(KernelImage { path: path.to_owned(), kind, release: release_at }),
         None => Err(bad(format!(

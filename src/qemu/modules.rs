@@ -74,7 +74,8 @@ pub fn release_directory(path: &Path, release: Option<&str>) -> Result<PathBuf, 
         ([only], None) => Ok(only.clone()),
         (found, release) => {
             let names: Vec<String> = found.iter().map(|path| name(path)).collect();
-            let wanted = release.map_or_else(|| "the kernel does not tell its release".to_owned(), |r| format!("the kernel is `{r}`"));
+            let wanted = release
+                .map_or_else(|| "the kernel does not tell its release".to_owned(), |r| format!("the kernel is `{r}`"));
             Err(bad(format!("`{}` holds modules for {}, but {wanted}", path.display(), names.join(", "))))
         }
     }
@@ -135,10 +136,7 @@ impl ModuleTree {
         for name in wanted {
             self.visit(&canonical(name), &mut Vec::new(), &mut order, &mut contents)?;
         }
-        Ok(order
-            .into_iter()
-            .filter_map(|name| Some(Module { content: contents.remove(&name)?, name }))
-            .collect())
+        Ok(order.into_iter().filter_map(|name| Some(Module { content: contents.remove(&name)?, name })).collect())
     }
 
     /// Whether `name` is a file here or built in.

@@ -117,10 +117,8 @@ impl Testbed {
         test: Option<&str>,
     ) -> Result<Arc<Vm>, VmError> {
         let project = self.shared.settings.project.as_ref().ok_or(VmError::NoConfig)?;
-        let profile = project
-            .profile(profile)
-            .map_err(|source| VmError::UnknownProfile { vm: name.to_owned(), source })?
-            .clone();
+        let profile =
+            project.profile(profile).map_err(|source| VmError::UnknownProfile { vm: name.to_owned(), source })?.clone();
         let reference = VmRef {
             vm_id: self.shared.settings.sink.next_vm_id(),
             vm: name.to_owned(),
@@ -153,7 +151,8 @@ impl Testbed {
 
     /// The files of `profile`, found once in a run.
     pub(super) async fn profile_images(&self, vm: &str, profile: &Arc<Profile>) -> Result<ProfileImages, VmError> {
-        let known = self.shared.profile_images.lock().unwrap_or_else(PoisonError::into_inner).get(&profile.name).cloned();
+        let known =
+            self.shared.profile_images.lock().unwrap_or_else(PoisonError::into_inner).get(&profile.name).cloned();
         if let Some(images) = known {
             return Ok(images);
         }

@@ -198,7 +198,8 @@ async fn broken_channel(vm: &VmRef, running: &Running, error: &AgentError) -> Vm
 
 /// The agent did not answer: where the launcher could say why, that is the message.
 fn no_answer(vm: &VmRef, running: &Running, limit: Duration) -> VmError {
-    let complaint = [ConsolePort::Serial, ConsolePort::Virtio].into_iter().find_map(|port| running.launcher_complaint(port));
+    let complaint =
+        [ConsolePort::Serial, ConsolePort::Virtio].into_iter().find_map(|port| running.launcher_complaint(port));
     match complaint {
         Some(message) => VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() },
         None => VmError::BootTimeout { vm: vm.vm.clone(), waited: limit, console: running.evidence() },

@@ -136,7 +136,9 @@ impl fmt::Display for VmError {
             Self::NoConfig => f.write_str(
                 "there is no provium.toml, so there are no profiles\nhint: write one beside the tests or above them",
             ),
-            Self::State { vm, op, state } => write!(f, "vm `{vm}`: {op}: the VM is {}{}", article(state), hint(op, state)),
+            Self::State { vm, op, state } => {
+                write!(f, "vm `{vm}`: {op}: the VM is {}{}", article(state), hint(op, state))
+            }
             Self::Image { vm, profile, key, message } => {
                 write!(f, "vm `{vm}`: profile `{profile}`: `{key}`: {message}")
             }

@@ -62,12 +62,13 @@ impl ImageCache {
             hostname: options.hostname.clone(),
         };
         let program = initrd::read_agent(agent).map_err(|error| ("agent", error))?;
-        let entry = |path: &str, mode, content| initrd::Entry { path: path.trim_start_matches('/').to_owned(), mode, content };
+        let entry =
+            |path: &str, mode, content| initrd::Entry { path: path.trim_start_matches('/').to_owned(), mode, content };
         let mut entries = vec![entry(LAUNCHER_PATH, 0o755, program), entry(PLAN_PATH, 0o600, plan.encode())];
         entries.extend(
-            modules.into_iter().map(|module| {
-                entry(&format!("{PROVIUM_DIR}/modules/{}.ko", module.name), 0o600, module.content)
-            }),
+            modules
+                .into_iter()
+                .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}.ko", module.name), 0o600, module.content)),
         );
         let overlay = initrd::overlay(&entries).map_err(|error| ("initrd", QemuError::Image(error.to_string())))?;
         let mut hasher = blake3::Hasher::new();

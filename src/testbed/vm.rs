@@ -285,9 +285,10 @@ impl Drop for Unfinished<'_> {
 /// # Errors
 /// As `Vm::boot`.
 pub async fn boot_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(vms, |vm| async move {
-        if vm.state() == VmState::Booted { Ok(()) } else { vm.boot(VmOptions::default()).await }
-    })
+    all(
+        vms,
+        |vm| async move { if vm.state() == VmState::Booted { Ok(()) } else { vm.boot(VmOptions::default()).await } },
+    )
     .await
 }
 
