@@ -1,0 +1,15 @@
+//! The human output: plain lines, readable without colour.
+
+mod colour;
+mod failure;
+mod render;
+mod summary;
+mod text;
+mod writer;
+
+pub use colour::{ColourChoice, ColourContext};
+pub use render::{Options, Verbosity, render};
+pub use writer::Terminal;
+
+#[cfg(test)]
+mod tests;
