@@ -39,7 +39,9 @@ impl Devices {
             match &self.announcements {
                 Some(socket) => uevents::wait(socket)?,
                 None => {
-                    return Err(io::Error::other("the kernel can't announce devices (CONFIG_NET, CONFIG_INOTIFY_USER)"));
+                    return Err(io::Error::other(
+                        "the kernel can't announce devices (CONFIG_NET, CONFIG_INOTIFY_USER)",
+                    ));
                 }
             }
         }

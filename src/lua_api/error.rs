@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use mlua::Value;
-
 use crate::testbed::VmError;
 
 /// A failed call, on its way to being raised in Lua as a string that begins with the test's own line.
@@ -13,8 +11,6 @@ pub enum ApiError {
     Message(String),
     /// The test's deadline has passed or the run was interrupted: nothing catches this for good.
     Cancelled,
-    /// A Lua value raised as it is (an error of the test's own function).
-    Value(Value),
 }
 
 impl ApiError {

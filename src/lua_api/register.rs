@@ -65,7 +65,6 @@ pub fn function<R: IntoLuaMulti>(
 
 fn raised(lua: &Lua, state: &FileState, error: ApiError) -> mlua::Result<Value> {
     let message = match error {
-        ApiError::Value(value) => return Ok(value),
         ApiError::Message(message) => message,
         ApiError::Cancelled => {
             state.note_stop(lua);

@@ -16,7 +16,7 @@ mod vm;
 pub use crate::agent_client::{Program, RunOutcome, RunSpec, RunStatus};
 pub use crate::qemu::{AccelRequest, Candidates};
 pub use accelerator::MachineRequest;
-pub use bed::{ImageSource, ProfileImages, Testbed, TestbedSettings};
+pub use bed::{ImageError, ImageSource, ProfileImages, Testbed, TestbedSettings};
 pub use error::{Death, VmError};
 pub use options::{BootFile, VmOptions};
 pub use running::ConsolePort;

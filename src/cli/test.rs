@@ -1,0 +1,198 @@
+//! `provium test`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::args::{AccelArg, GlobalArgs, OutputFormat, TestArgs};
+use super::error::CommandError;
+use super::exit_code::Exit;
+use super::host_info::host_info;
+use super::images::{self, ImageFinder};
+use super::{output, session};
+use crate::foundation::cancel::CancelToken;
+use crate::foundation::runtime_dir::RuntimeDir;
+use crate::lua_api::{self, FileSettings};
+use crate::nix_realiser::Cancel;
+use crate::project::{self, Project, TestFile};
+use crate::reporters::{ColourContext, EventFile, JsonLines, Options, Terminal};
+use crate::run_events::{Consumer, EventKind, EventSink, FileStatus, RunStarted};
+use crate::scheduler::{self, Decision, FileContext, FileJob, FileOutcome, Selection};
+use crate::testbed::{AccelRequest, Candidates, MachineRequest, Testbed, TestbedSettings};
+
+/// Runs tests.
+///
+/// # Errors
+/// Usage, configuration, an output that can't be written.
+pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
+    let cwd = session::working_directory()?;
+    let project = session::find_project(global, args.paths.first().map(PathBuf::as_path), &cwd)?;
+    let selection = args.selection.selection();
+    let files: Vec<TestFile> = project::discover(project.as_deref(), &args.paths, &cwd)
+        .map_err(CommandError::usage)?
+        .into_iter()
+        .filter(|file| selection.selects_file(&file.display))
+        .collect();
+    if args.output.list {
+        let lines: String = files.iter().map(|file| format!("{}\n", file.display)).collect();
+        output::print(lines)?;
+        return Ok(if files.is_empty() && !args.selection.allow_empty { Exit::NothingSelected } else { Exit::Success });
+    }
+    let directory = project.as_ref().map_or(cwd.clone(), |project| project.directory.clone());
+    let nix_options = session::nix_options(global, &directory, args.running.no_build)?;
+    let agent = session::find_agent()?;
+    let runtime = session::runtime()?;
+    let base = RuntimeDir::default_base();
+    let runtime_dir = RuntimeDir::create(&base).map_err(CommandError::environment)?;
+
+    let sink = EventSink::new(consumers(global, args)?)
+        .map_err(|error| CommandError::environment(format!("can't start the reporters: {error}")))?;
+    let interrupt = CancelToken::new();
+    let cancel = Cancel::new();
+    let on_signal = cancel.clone();
+    scheduler::watch_signals(interrupt.clone(), move |_| on_signal.cancel())?;
+    sink.emit(EventKind::RunStarted(RunStarted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        qemu: None,
+        accelerator: None,
+        host: host_info(),
+        config: project.as_ref().map(|project| project.config.display().to_string()),
+    }));
+    let finder = Arc::new(ImageFinder::new(directory, nix_options, sink.clone(), cancel));
+    let exit = match realise(&finder, project.as_deref(), &files) {
+        Err(_) if interrupt.is_cancelled() => Exit::Interrupted,
+        Err(_) => Exit::Environment,
+        Ok(()) => {
+            let bed = Testbed::new(TestbedSettings {
+                runtime: runtime.handle().clone(),
+                images: images::as_source(&finder),
+                machine: machine(args, &finder, project.as_deref()),
+                agent,
+                runtime_dir: runtime_dir.path().to_owned(),
+                cache_dir: session::base_directory("XDG_CACHE_HOME", ".cache").join("provium"),
+                sink: sink.clone(),
+                cwd,
+                project: project.clone(),
+            });
+            run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt)
+        }
+    };
+    sink.end_run(exit.run_status(), exit.code());
+    drop(finder);
+    drop(runtime_dir);
+    sink.finish()?;
+    Ok(exit)
+}
+
+fn consumers(global: &GlobalArgs, args: &TestArgs) -> Result<Vec<Box<dyn Consumer>>, CommandError> {
+    let mut consumers: Vec<Box<dyn Consumer>> = Vec::new();
+    let options = |is_terminal| Options {
+        verbosity: global.verbosity(),
+        colour: global.colour.choice().decide(ColourContext::of_process(is_terminal)),
+    };
+    match args.output.format {
+        OutputFormat::Human => {
+            let out = std::io::stdout();
+            consumers.push(Box::new(Terminal::new(options(out.is_terminal()), out)));
+        }
+        OutputFormat::Json => {
+            let err = std::io::stderr();
+            consumers.push(Box::new(JsonLines::new(std::io::stdout())));
+            consumers.push(Box::new(Terminal::new(options(err.is_terminal()), err)));
+        }
+    }
+    if let Some(path) = &args.output.save_events {
+        consumers.push(Box::new(EventFile::create(path)?));
+    }
+    Ok(consumers)
+}
+
+/// Realises what the selected files can reach, before the first of them runs.
+fn realise(finder: &ImageFinder, project: Option<&Project>, files: &[TestFile]) -> Result<(), String> {
+    let Some(project) = project else { return Ok(()) };
+    if files.is_empty() {
+        return Ok(());
+    }
+    let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
+    finder.realise(project, &project::profiles_named_in(project, &paths))
+}
+
+fn machine(args: &TestArgs, finder: &ImageFinder, project: Option<&Project>) -> MachineRequest {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    MachineRequest {
+        qemu: Candidates {
+            flag: args.running.qemu.clone(),
+            user: variable("PROVIUM_QEMU"),
+            config: project.and_then(|project| finder.qemu(project)),
+            default: variable("PROVIUM_DEFAULT_QEMU"),
+            path: std::env::var_os("PATH"),
+        },
+        accel: match args.running.accel {
+            AccelArg::Auto => AccelRequest::Auto,
+            AccelArg::Kvm => AccelRequest::Kvm,
+            AccelArg::Tcg => AccelRequest::Tcg,
+        },
+    }
+}
+
+fn run_files(
+    args: &TestArgs,
+    selection: &Selection,
+    project: Option<&Project>,
+    files: &[TestFile],
+    bed: &Testbed,
+    sink: &EventSink,
+    interrupt: &CancelToken,
+) -> Exit {
+    let plan: Vec<FileJob> =
+        files.iter().map(|file| FileJob { file: file.display.clone(), path: file.path.clone() }).collect();
+    let roots = project.map(|project| project.roots.clone()).unwrap_or_default();
+    let outcome = scheduler::run(&plan, args.running.options(), interrupt, sink, |job, context| {
+        run_file(args, selection, &roots, bed, sink, job, context)
+    });
+    Exit::of_run(&outcome, args.selection.allow_empty)
+}
+
+fn run_file(
+    args: &TestArgs,
+    selection: &Selection,
+    roots: &[PathBuf],
+    bed: &Testbed,
+    sink: &EventSink,
+    job: &FileJob,
+    context: &FileContext,
+) -> FileOutcome {
+    let slow = Arc::new(AtomicUsize::new(0));
+    let select = {
+        let (selection, slow) = (selection.clone(), Arc::clone(&slow));
+        Arc::new(move |_: &str, meta: &serde_json::Map<String, serde_json::Value>| {
+            match selection.decide(&serde_json::Value::Object(meta.clone())) {
+                Decision::Run => true,
+                Decision::LeftOut => false,
+                Decision::LeftOutAsSlow => {
+                    slow.fetch_add(1, Ordering::Relaxed);
+                    false
+                }
+            }
+        })
+    };
+    let run = lua_api::run_file(FileSettings {
+        path: job.path.clone(),
+        display: job.file.clone(),
+        bed: bed.clone(),
+        sink: sink.clone(),
+        token: context.cancel.clone(),
+        select,
+        test_timeout: args.running.test_timeout.and_then(|limit| limit.0),
+        roots: roots.to_vec(),
+        fail_fast: context.fail_fast,
+    });
+    FileOutcome {
+        status: run.status.unwrap_or(FileStatus::Failed),
+        error: run.error,
+        log: run.log,
+        selected: run.selected,
+        left_out_as_slow: slow.load(Ordering::Relaxed),
+    }
+}
