@@ -1,6 +1,15 @@
 //! Subcommands, wiring, exit codes.
 
-/// Entry of the `provium` binary.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
-}
+pub mod args;
+pub mod completions;
+pub mod error;
+pub mod exit_code;
+pub mod host_info;
+pub mod logging;
+pub mod output;
+pub mod time_limit;
+
+mod entry;
+mod panic_hook;
+
+pub use entry::main;
