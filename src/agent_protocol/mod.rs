@@ -1,1 +1,21 @@
 //! Messages between host and guest agent: data only, no I/O.
+//!
+//! One byte stream carries frames in both directions; each frame belongs to a request (`docs/agent-protocol.md`). The
+//! guest speaks first: its `Hello` carries the version, and is what a booting host waits for.
+
+mod boot_plan;
+mod errno;
+mod frame;
+mod message;
+
+pub use boot_plan::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR, PlanError};
+pub use errno::{errno_name, errno_text};
+pub use frame::{Decoder, FrameError, HEADER, LARGEST_PAYLOAD};
+pub use message::{Hello, OpError, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
+
+/// Version of the protocol; both ends must have the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Name of the virtio-serial port that the agent speaks on.
+pub const PORT_NAME: &str = "org.provium.agent";
+/// Largest piece of a stream (output, a file's content) in one frame, in bytes.
+pub const CHUNK: usize = 64 * 1024;

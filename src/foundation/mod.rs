@@ -3,6 +3,8 @@
 #[cfg(feature = "host")]
 pub mod cancel;
 #[cfg(feature = "host")]
+pub mod digest;
+#[cfg(feature = "host")]
 pub mod duration;
 #[cfg(feature = "host")]
 pub mod nix_value;
@@ -10,6 +12,8 @@ pub mod nix_value;
 pub mod path_error;
 #[cfg(feature = "host")]
 pub mod process;
+#[cfg(feature = "host")]
+pub mod runtime_dir;
 #[cfg(feature = "host")]
 pub mod size;
 #[cfg(feature = "host")]

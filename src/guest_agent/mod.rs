@@ -1,4 +1,47 @@
 //! The guest's end: launcher, then agent.
+//!
+//! The kernel starts this program as PID 1 through `rdinit=`. It mounts what it needs out of sight, loads drivers,
+//! forks the agent, and becomes the guest's own init. The agent has two threads: one that does all I/O (`server`),
+//! and one on which everything happens that belongs to the guest's own view of itself: opening files, starting
+//! processes (`ops`).
+
+mod files;
+mod launcher;
+mod ops;
+mod out;
+mod port;
+mod processes;
+mod server;
+mod spawn;
+mod sys;
+mod uevents;
+mod users;
+
+use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Entry of the `provium-agent` binary.
-pub fn main() {}
+///
+/// As PID 1 it is the launcher. `--agent …` is what the launcher starts; `--fd N` speaks on an inherited descriptor (for
+/// tests on a host).
+pub fn main() {
+    let mut args = std::env::args().skip(1);
+    match (std::process::id(), args.next().as_deref()) {
+        (_, Some("--agent")) => launcher::agent(args),
+        (_, Some("--fd")) => match args.next().and_then(|fd| fd.parse::<i32>().ok()) {
+            // SAFETY: the caller hands the descriptor over by naming it.
+            Some(fd) if fd > 2 => {
+                server::serve(unsafe { OwnedFd::from_raw_fd(fd) }, None, server::hello(None, Vec::new()))
+            }
+            _ => usage(),
+        },
+        (1, _) => launcher::launch(),
+        _ => usage(),
+    }
+}
+
+fn usage() {
+    eprintln!(
+        "provium-agent runs inside a guest, started by provium; `--fd N` makes it speak on an inherited descriptor"
+    );
+    std::process::exit(2);
+}

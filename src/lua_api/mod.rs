@@ -1,1 +1,20 @@
-//! The Lua skin over the test bed.
+//! The Lua skin over the test bed: one file per Lua module, tables decoded into typed options.
+
+mod args;
+mod console;
+mod error;
+mod file_runner;
+mod file_state;
+mod globals;
+mod json;
+mod lab;
+mod place;
+mod register;
+mod render;
+mod run_result;
+mod test_context;
+mod test_runner;
+mod vm;
+mod vm_run;
+
+pub use file_runner::{FileRun, FileSettings, run_file};

@@ -1,1 +1,21 @@
-//! QEMU: command line, process, QMP, kernel images.
+//! QEMU: which one, its command line, its process, QMP, and what it boots.
+
+mod accelerator;
+mod arguments;
+pub mod console;
+mod error;
+mod find;
+pub mod initrd;
+mod kernel_image;
+mod modules;
+mod process;
+mod qmp;
+
+pub use accelerator::{Accel, AccelRequest, ChosenAccel, choose};
+pub use arguments::{MachineSpec, arguments};
+pub use error::QemuError;
+pub use find::{Candidates, QemuBinary, Version, find};
+pub use kernel_image::{KernelImage, KernelKind, inspect};
+pub use modules::{Module, ModuleTree, release_directory};
+pub use process::{End, QemuProcess};
+pub use qmp::Qmp;

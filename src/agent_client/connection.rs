@@ -1,0 +1,248 @@
+//! The connection: one reader that sorts messages by request, one writer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use super::error::AgentError;
+use crate::agent_protocol::{Decoder, Hello, PROTOCOL_VERSION, ToGuest, ToHost};
+
+/// How much is read at once, in bytes.
+const READ: usize = 256 * 1024;
+/// How many frames may wait to be written; a sender waits past that.
+const WAITING_FRAMES: usize = 16;
+
+/// The requests that wait for messages; none once the connection is over.
+struct Waiting {
+    requests: HashMap<u32, mpsc::UnboundedSender<ToHost>>,
+    ended: Option<String>,
+}
+
+struct Shared {
+    waiting: Mutex<Waiting>,
+    next: AtomicU32,
+    frames: mpsc::Sender<Vec<u8>>,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends every request; the first reason stays.
+    fn end(&self, why: String) {
+        let mut waiting = self.waiting();
+        waiting.ended.get_or_insert(why);
+        waiting.requests.clear();
+    }
+}
+
+/// A guest's agent; clones share the connection.
+#[derive(Clone)]
+pub struct AgentClient {
+    shared: Arc<Shared>,
+}
+
+/// Waits for the agent's hello, then for its answer to a ping. The caller bounds how long.
+///
+/// # Errors
+/// A connection that ends, an agent of another version, bytes that are no messages.
+pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentError> {
+    let (mut reader, writer) = stream.into_split();
+    let mut decoder = Decoder::default();
+    let hello = loop {
+        match next_message(&mut reader, &mut decoder).await? {
+            (_, ToHost::Hello(hello)) => break hello,
+            (_, other) => {
+                return Err(AgentError::Closed(format!("expected the agent's hello, found {}", name(&other))));
+            }
+        }
+    };
+    if hello.version != PROTOCOL_VERSION {
+        return Err(AgentError::Version { found: hello.version });
+    }
+    let (frames, queue) = mpsc::channel(WAITING_FRAMES);
+    let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
+    let shared = Arc::new(Shared { waiting, next: AtomicU32::new(1), frames });
+    tokio::spawn(read(reader, decoder, Arc::clone(&shared)));
+    tokio::spawn(write(writer, queue, Arc::downgrade(&shared)));
+    let client = AgentClient { shared };
+    client.ping().await?;
+    Ok((client, hello))
+}
+
+fn name(message: &ToHost) -> &'static str {
+    match message {
+        ToHost::Hello(_) => "a hello",
+        ToHost::Pong => "a pong",
+        ToHost::Stdout(_) | ToHost::Stderr(_) => "output",
+        ToHost::Exited { .. } => "the end of a process",
+        ToHost::Data(_) => "data",
+        ToHost::Done => "the end of a request",
+        ToHost::Failed(_) => "a refusal",
+    }
+}
+
+async fn next_message(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<(u32, ToHost), AgentError> {
+    let mut buffer = vec![0; READ];
+    loop {
+        let decoded = match decoder.next() {
+            Ok(Some((request, kind, payload))) => ToHost::decode(kind, payload).map(|message| Some((request, message))),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match decoded {
+            Ok(Some(message)) => return Ok(message),
+            Ok(None) => {}
+            Err(error) => return Err(AgentError::Closed(format!("the guest sent {error}"))),
+        }
+        match reader.read(&mut buffer).await {
+            Ok(0) => return Err(AgentError::Closed("the guest's end was closed".to_owned())),
+            Ok(count) => decoder.push(&buffer[..count]),
+            Err(error) => return Err(AgentError::Closed(error.to_string())),
+        }
+    }
+}
+
+async fn read(mut reader: OwnedReadHalf, mut decoder: Decoder, shared: Arc<Shared>) {
+    let mut buffer = vec![0; READ];
+    let why = loop {
+        match drain(&mut decoder, &shared) {
+            Ok(()) => {}
+            Err(error) => break error,
+        }
+        match reader.read(&mut buffer).await {
+            Ok(0) => break "the guest's end was closed".to_owned(),
+            Ok(count) => decoder.push(&buffer[..count]),
+            Err(error) => break error.to_string(),
+        }
+    };
+    shared.end(why);
+}
+
+/// Hands all whole messages to their requests; what nobody waits for (any more) is dropped.
+fn drain(decoder: &mut Decoder, shared: &Shared) -> Result<(), String> {
+    loop {
+        let (request, message) = match decoder.next() {
+            Ok(None) => return Ok(()),
+            Ok(Some((request, kind, payload))) => match ToHost::decode(kind, payload) {
+                Ok(message) => (request, message),
+                Err(error) => return Err(format!("the guest sent {error}")),
+            },
+            Err(error) => return Err(format!("the guest sent {error}")),
+        };
+        let mut waiting = shared.waiting();
+        if let Some(sender) = waiting.requests.get(&request)
+            && sender.send(message).is_err()
+        {
+            waiting.requests.remove(&request);
+        }
+    }
+}
+
+async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>, shared: std::sync::Weak<Shared>) {
+    while let Some(frame) = queue.recv().await {
+        if let Err(error) = writer.write_all(&frame).await {
+            if let Some(shared) = shared.upgrade() {
+                shared.end(error.to_string());
+            }
+            return;
+        }
+    }
+}
+
+impl AgentClient {
+    /// Opens a request: its messages come to the returned conversation.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) fn open(&self) -> Result<Conversation, AgentError> {
+        let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, messages) = mpsc::unbounded_channel();
+        let mut waiting = self.shared.waiting();
+        if let Some(why) = &waiting.ended {
+            return Err(AgentError::Closed(why.clone()));
+        }
+        waiting.requests.insert(number, sender);
+        drop(waiting);
+        Ok(Conversation { client: self.clone(), number, messages, finished: false })
+    }
+
+    async fn ping(&self) -> Result<(), AgentError> {
+        let mut conversation = self.open()?;
+        conversation.send(&ToGuest::Ping).await?;
+        match conversation.next().await? {
+            ToHost::Pong => {
+                conversation.finish();
+                Ok(())
+            }
+            other => Err(AgentError::Closed(format!("expected the answer to a ping, found {}", name(&other)))),
+        }
+    }
+}
+
+/// One request and its messages. Dropping it before its end gives the request up in the guest as well.
+pub(super) struct Conversation {
+    client: AgentClient,
+    number: u32,
+    messages: mpsc::UnboundedReceiver<ToHost>,
+    finished: bool,
+}
+
+impl Conversation {
+    /// Sends a message of this request.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) async fn send(&self, message: &ToGuest) -> Result<(), AgentError> {
+        let mut frame = Vec::new();
+        message.encode(self.number, &mut frame);
+        self.client.shared.frames.send(frame).await.map_err(|_| self.closed())
+    }
+
+    /// The next message of this request.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) async fn next(&mut self) -> Result<ToHost, AgentError> {
+        self.messages.recv().await.ok_or_else(|| self.closed())
+    }
+
+    /// The request is over: nothing is given up by dropping it.
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// A message that has no place in this request.
+    pub(super) fn unexpected(&self, message: &ToHost) -> AgentError {
+        let why = format!("the guest sent {} where it has no place", name(message));
+        self.client.shared.end(why.clone());
+        AgentError::Closed(why)
+    }
+
+    fn closed(&self) -> AgentError {
+        AgentError::Closed(self.client.shared.waiting().ended.clone().unwrap_or_else(|| "unknown reason".to_owned()))
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.client.shared.waiting().requests.remove(&self.number);
+        if self.finished {
+            return;
+        }
+        let mut frame = Vec::new();
+        ToGuest::Cancel.encode(self.number, &mut frame);
+        let frames = self.client.shared.frames.clone();
+        if let Err(mpsc::error::TrySendError::Full(frame)) = frames.try_send(frame)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { frames.send(frame).await });
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The ops thread: whatever depends on the guest's own view (root, working directory, identity) happens here, one
+//! operation after the other.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use super::files::{self, Writing};
+use super::out::{Out, refusal};
+use super::processes::{Pipes, Processes};
+use super::spawn::{self, Command, Stage};
+use super::sys::{self, check};
+use super::users;
+use crate::agent_protocol::{OpError, Program, RunRequest, ToHost};
+
+/// Where programs are looked for when nobody says otherwise.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// One piece of work.
+pub enum Job {
+    /// Start a process.
+    Run(RunRequest),
+    /// Send a file's content.
+    ReadFile(Vec<u8>),
+    /// Begin to write a file.
+    WriteFile {
+        /// The file.
+        path: Vec<u8>,
+        /// Exact permission bits.
+        mode: Option<u32>,
+    },
+    /// More of its content.
+    Data(Vec<u8>),
+    /// Its end.
+    DataEnd,
+    /// The host gave the request up.
+    Cancel,
+    /// Sync and power off.
+    Poweroff,
+}
+
+/// The root directory of PID 1, which moves when the guest's init switches root.
+pub struct Root {
+    /// `/proc`, kept open from the start: the mount itself may be gone.
+    proc: OwnedFd,
+    current: Option<(u64, u64)>,
+}
+
+impl Root {
+    /// Follows PID 1 as `proc` shows it.
+    pub fn new(proc: OwnedFd) -> Self {
+        Self { proc, current: None }
+    }
+
+    /// Moves this thread to where PID 1 is now. A root that can't be looked at leaves it where it was.
+    fn follow(&mut self) {
+        let Ok(id) = self.identity() else { return };
+        if self.current == Some(id) {
+            return;
+        }
+        let Ok(root) = sys::openat(self.proc.as_raw_fd(), c"1/root", libc::O_PATH | libc::O_DIRECTORY, 0) else {
+            return;
+        };
+        // SAFETY: system calls on an open directory; the thread has its own root (CLONE_FS was unshared).
+        let moved = unsafe { libc::fchdir(root.as_raw_fd()) == 0 && libc::chroot(c".".as_ptr()) == 0 };
+        if moved {
+            self.current = Some(id);
+        }
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        // SAFETY: stat is plain data to be filled, the path is a C string.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            check(libc::fstatat(self.proc.as_raw_fd(), c"1/root".as_ptr(), &raw mut stat, 0))?;
+            Ok((stat.st_dev, stat.st_ino))
+        }
+    }
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When no thread can be had.
+pub fn start(
+    queue: Receiver<(u32, Job)>,
+    out: Arc<Out>,
+    processes: Arc<Processes>,
+    wake: OwnedFd,
+    root: Option<Root>,
+) -> io::Result<()> {
+    let mut ops = Ops { out, processes, wake, root, writing: HashMap::new() };
+    std::thread::Builder::new()
+        .name("ops".to_owned())
+        .spawn(move || {
+            // SAFETY: gives this thread a root and working directory of its own; failing leaves them shared.
+            unsafe { libc::unshare(libc::CLONE_FS) };
+            for (request, job) in queue {
+                ops.perform(request, job);
+            }
+        })
+        .map(drop)
+}
+
+struct Ops {
+    out: Arc<Out>,
+    processes: Arc<Processes>,
+    wake: OwnedFd,
+    root: Option<Root>,
+    writing: HashMap<u32, Writing>,
+}
+
+impl Ops {
+    fn perform(&mut self, request: u32, job: Job) {
+        if let Some(root) = &mut self.root {
+            root.follow();
+        }
+        let result = match job {
+            Job::Run(run) => self.run(request, &run),
+            Job::ReadFile(path) => files::send(&path, |piece| self.out.send(request, &ToHost::Data(piece)))
+                .map(|()| drop(self.out.send(request, &ToHost::Done))),
+            Job::WriteFile { path, mode } => Writing::begin(path, mode).map(|writing| {
+                self.writing.insert(request, writing);
+            }),
+            Job::Data(bytes) => match self.writing.get_mut(&request) {
+                // After a failure the host still sends what was on its way.
+                None => Ok(()),
+                Some(writing) => writing.add(&bytes),
+            },
+            Job::DataEnd => match self.writing.remove(&request) {
+                None => Ok(()),
+                Some(writing) => writing.finish().map(|()| drop(self.out.send(request, &ToHost::Done))),
+            },
+            Job::Cancel => {
+                self.writing.remove(&request);
+                Ok(())
+            }
+            Job::Poweroff => poweroff(),
+        };
+        if let Err(error) = result {
+            self.writing.remove(&request);
+            self.out.fail(request, error);
+        }
+    }
+
+    fn run(&self, request: u32, run: &RunRequest) -> Result<(), OpError> {
+        let argv = match &run.program {
+            Program::Shell(line) => vec![b"/bin/sh".to_vec(), b"-c".to_vec(), line.clone()],
+            Program::Argv(argv) => argv.clone(),
+        };
+        let name = argv.first().cloned().unwrap_or_default();
+        let user = match &run.user {
+            None => None,
+            Some(user) => {
+                Some(users::find(user).map_err(|error| refusal("run", user.as_bytes(), &error, "as this user: "))?)
+            }
+        };
+        let env = environment(run, user.as_ref());
+        let cwd = run.cwd.clone().unwrap_or_else(|| b"/".to_vec());
+        let limit = run.timeout_ms.map(Duration::from_millis);
+        self.processes.start(request, limit, || {
+            let pipes = |error: io::Error| refusal("run", &name, &error, "a pipe can't be had");
+            let (stdin, to_stdin) = if run.stdin {
+                let (read, write) = sys::pipe().map_err(pipes)?;
+                (read, Some(write))
+            } else {
+                (null_device().map_err(pipes)?, None)
+            };
+            let (from_stdout, stdout) = sys::pipe().map_err(pipes)?;
+            let (from_stderr, stderr) = sys::pipe().map_err(pipes)?;
+            let command = Command { argv, env, cwd, user, stdio: [stdin, stdout, stderr] };
+            let pid = spawn::spawn(&command).map_err(|(stage, error)| match stage {
+                Stage::Setup => refusal("run", &name, &error, "the process can't be set up"),
+                Stage::Directory => refusal("run", &command.cwd, &error, "as working directory"),
+                Stage::User => {
+                    refusal("run", run.user.as_deref().unwrap_or_default().as_bytes(), &error, "as this user")
+                }
+                Stage::Program => refusal("run", &name, &error, ""),
+            })?;
+            Ok((pid, Pipes { stdin: to_stdin, stdout: from_stdout, stderr: from_stderr }))
+        })?;
+        if limit.is_some() {
+            // The I/O thread must look at its deadlines again. A full counter wakes it as well.
+            let _ = sys::write(self.wake.as_fd(), &1_u64.to_ne_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// `/dev/null`, or an empty pipe's reading end where the guest has none.
+fn null_device() -> io::Result<OwnedFd> {
+    sys::open(b"/dev/null", libc::O_RDONLY, 0).or_else(|_| sys::pipe().map(|(read, _)| read))
+}
+
+fn environment(run: &RunRequest, user: Option<&users::User>) -> Vec<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    let mut variables: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut set = |name: Vec<u8>, value: Vec<u8>| match variables.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, old)) => *old = value,
+        None => variables.push((name, value)),
+    };
+    if !run.env_clear {
+        for (name, value) in std::env::vars_os() {
+            set(name.into_vec(), value.into_vec());
+        }
+        if std::env::var_os("PATH").is_none() {
+            set(b"PATH".to_vec(), DEFAULT_PATH.into());
+        }
+        if let Some((home, name)) = user.and_then(|user| user.home.clone()) {
+            for variable in ["USER", "LOGNAME"] {
+                set(variable.into(), name.clone().into());
+            }
+            set(b"HOME".to_vec(), home.into());
+        }
+    }
+    for (name, value) in &run.env {
+        set(name.clone(), value.clone());
+    }
+    variables.into_iter().map(|(name, value)| [name, value].join(&b'=')).collect()
+}
+
+fn poweroff() -> Result<(), OpError> {
+    // SAFETY: no preconditions.
+    unsafe {
+        libc::sync();
+        libc::reboot(libc::RB_POWER_OFF);
+    }
+    Err(refusal("shutdown", b"power off", &io::Error::last_os_error(), ""))
+}

@@ -1,0 +1,61 @@
+//! Frames on their way to the host.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use super::sys;
+use crate::agent_protocol::{CHUNK, OpError, ToHost};
+
+/// The channel's writing side, shared by both threads. A send waits until the host has taken the frame: nothing
+/// piles up in the guest.
+pub struct Out {
+    channel: OwnedFd,
+    buffer: Mutex<Vec<u8>>,
+}
+
+impl Out {
+    /// Sends on `channel`, which must not block.
+    pub fn new(channel: OwnedFd) -> Self {
+        Self { channel, buffer: Mutex::new(Vec::with_capacity(CHUNK + 64)) }
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// When the host is gone for good.
+    pub fn send(&self, request: u32, message: &ToHost) -> io::Result<()> {
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        buffer.clear();
+        message.encode(request, &mut buffer);
+        let mut rest = buffer.as_slice();
+        while !rest.is_empty() {
+            match sys::write(self.channel.as_fd(), rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    sys::poll_one(self.channel.as_fd(), libc::POLLOUT, -1)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a refusal. A host that is gone does not miss it.
+    pub fn fail(&self, request: u32, error: OpError) {
+        let _ = self.send(request, &ToHost::Failed(error));
+    }
+}
+
+/// The refusal of `op` on `subject` for the reason `error`.
+pub fn refusal(op: &str, subject: &[u8], error: &io::Error, detail: &str) -> OpError {
+    OpError {
+        op: op.to_owned(),
+        subject: String::from_utf8_lossy(subject).into_owned(),
+        errno: error.raw_os_error().unwrap_or_default(),
+        detail: match error.raw_os_error() {
+            Some(_) => detail.to_owned(),
+            None => format!("{detail}{error}"),
+        },
+    }
+}

@@ -1,0 +1,393 @@
+//! The processes that the host started, and their pipes.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::out::Out;
+use super::sys::{self, check};
+use crate::agent_protocol::{CHUNK, ProcessStatus, ToHost};
+
+/// What an epoll event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The channel to the host.
+    Channel,
+    /// A child ended.
+    Signals,
+    /// A deadline was added.
+    Wake,
+    /// A process's standard output.
+    Stdout(u32),
+    /// A process's standard error.
+    Stderr(u32),
+    /// A process's standard input.
+    Stdin(u32),
+}
+
+impl Source {
+    /// As epoll keeps it.
+    pub fn token(self) -> u64 {
+        let (kind, request) = match self {
+            Self::Channel => (0, 0),
+            Self::Signals => (1, 0),
+            Self::Wake => (2, 0),
+            Self::Stdout(request) => (3, request),
+            Self::Stderr(request) => (4, request),
+            Self::Stdin(request) => (5, request),
+        };
+        u64::from(request) << 8 | kind
+    }
+
+    /// Back from epoll.
+    pub fn from_token(token: u64) -> Option<Self> {
+        let request = u32::try_from(token >> 8).ok()?;
+        Some(match token & 0xff {
+            0 => Self::Channel,
+            1 => Self::Signals,
+            2 => Self::Wake,
+            3 => Self::Stdout(request),
+            4 => Self::Stderr(request),
+            5 => Self::Stdin(request),
+            _ => return None,
+        })
+    }
+}
+
+/// One process, from its request on.
+#[derive(Default)]
+struct Process {
+    /// None until it is started.
+    pid: Option<libc::pid_t>,
+    started: Option<Instant>,
+    deadline: Option<Instant>,
+    timed_out: bool,
+    cancelled: bool,
+    ended: bool,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    stdin: Option<OwnedFd>,
+    /// What its standard input has not taken yet.
+    queue: Vec<u8>,
+    /// Whether nothing follows the queue.
+    queue_ends: bool,
+}
+
+/// The parent's ends of a process's pipes.
+pub struct Pipes {
+    /// To write to; none where its standard input is `/dev/null`.
+    pub stdin: Option<OwnedFd>,
+    /// To read from.
+    pub stdout: OwnedFd,
+    /// To read from.
+    pub stderr: OwnedFd,
+}
+
+/// All processes; the lock is held while one is started, so that none can end unseen.
+pub struct Processes {
+    epoll: OwnedFd,
+    table: Mutex<HashMap<u32, Process>>,
+}
+
+impl Processes {
+    /// No process yet; events come to `epoll`.
+    pub fn new(epoll: OwnedFd) -> Self {
+        Self { epoll, table: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<u32, Process>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The epoll instance.
+    pub fn epoll(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// Watches `fd`.
+    ///
+    /// # Errors
+    /// errno.
+    pub fn watch(&self, fd: BorrowedFd<'_>, events: i32, source: Source) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events.unsigned_abs(), u64: source.token() };
+        // SAFETY: both descriptors are open, `event` lives during the call.
+        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) })
+            .map(drop)
+    }
+
+    /// A request has come; its process is not started yet.
+    pub fn expect(&self, request: u32) {
+        self.table().insert(request, Process::default());
+    }
+
+    /// Starts the process of `request` by `spawn`. Returns whether it has a deadline to watch.
+    ///
+    /// # Errors
+    /// Those of `spawn`; the request is over then.
+    pub fn start<E>(
+        &self,
+        request: u32,
+        limit: Option<Duration>,
+        spawn: impl FnOnce() -> Result<(libc::pid_t, Pipes), E>,
+    ) -> Result<(), E> {
+        let mut table = self.table();
+        if table.get(&request).is_none_or(|process| process.cancelled) {
+            table.remove(&request);
+            return Ok(());
+        }
+        let (pid, pipes) = match spawn() {
+            Ok(started) => started,
+            Err(error) => {
+                table.remove(&request);
+                return Err(error);
+            }
+        };
+        let Some(process) = table.get_mut(&request) else { return Ok(()) };
+        let now = Instant::now();
+        process.pid = Some(pid);
+        process.started = Some(now);
+        process.deadline = limit.and_then(|limit| now.checked_add(limit));
+        // A pipe that can't be watched is closed: the process then sees a broken pipe, and the host its end.
+        let reading = |fd: OwnedFd, source| {
+            let ready = sys::set_nonblocking(fd.as_fd()).and_then(|()| self.watch(fd.as_fd(), libc::EPOLLIN, source));
+            ready.is_ok().then_some(fd)
+        };
+        process.stdout = reading(pipes.stdout, Source::Stdout(request));
+        process.stderr = reading(pipes.stderr, Source::Stderr(request));
+        process.stdin = pipes.stdin.filter(|fd| sys::set_nonblocking(fd.as_fd()).is_ok());
+        self.feed(request, process, true);
+        Ok(())
+    }
+
+    /// More for a process's standard input; `None` is its end.
+    pub fn stdin(&self, request: u32, bytes: Option<&[u8]>) {
+        let mut table = self.table();
+        let Some(process) = table.get_mut(&request) else { return };
+        let waiting = !process.queue.is_empty();
+        match bytes {
+            Some(bytes) => process.queue.extend_from_slice(bytes),
+            None => process.queue_ends = true,
+        }
+        if process.pid.is_some() && !waiting {
+            self.feed(request, process, true);
+        }
+    }
+
+    /// A process's standard input takes more.
+    pub fn stdin_ready(&self, request: u32) {
+        let mut table = self.table();
+        if let Some(process) = table.get_mut(&request) {
+            self.feed(request, process, false);
+        }
+    }
+
+    /// Writes as much of the queue as the pipe takes, then closes it or waits for more room.
+    fn feed(&self, request: u32, process: &mut Process, first: bool) {
+        let Some(fd) = &process.stdin else {
+            process.queue.clear();
+            return;
+        };
+        let mut written = 0;
+        let mut full = false;
+        while written < process.queue.len() {
+            match sys::write(fd.as_fd(), &process.queue[written..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    full = true;
+                    break;
+                }
+                Err(_) => {
+                    // Nobody reads any more.
+                    process.stdin = None;
+                    process.queue.clear();
+                    return;
+                }
+            }
+        }
+        process.queue.drain(..written);
+        if full {
+            if first && self.watch(fd.as_fd(), libc::EPOLLOUT, Source::Stdin(request)).is_err() {
+                process.stdin = None;
+            }
+        } else if process.queue_ends {
+            process.stdin = None;
+        } else if !first {
+            // SAFETY: both descriptors are open; a null event is fine for a removal.
+            unsafe {
+                let none = std::ptr::null_mut();
+                libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), none);
+            }
+        }
+    }
+
+    /// Sends a signal to the group of a process.
+    pub fn signal(&self, request: u32, signal: i32) {
+        if let Some(Process { pid: Some(pid), ended: false, .. }) = self.table().get(&request) {
+            kill_group(*pid, signal);
+        }
+    }
+
+    /// The host has given a process up.
+    pub fn cancel(&self, request: u32) {
+        if let Some(process) = self.table().get_mut(&request) {
+            process.cancelled = true;
+            if let (Some(pid), false) = (process.pid, process.ended) {
+                kill_group(pid, libc::SIGKILL);
+            }
+        }
+    }
+
+    /// Passes on what stands in an output pipe, one piece.
+    ///
+    /// # Errors
+    /// When the host is gone.
+    pub fn output_ready(&self, source: Source, out: &Out) -> io::Result<()> {
+        let (request, second) = match source {
+            Source::Stdout(request) => (request, false),
+            Source::Stderr(request) => (request, true),
+            _ => return Ok(()),
+        };
+        let mut table = self.table();
+        let Some(process) = table.get_mut(&request) else { return Ok(()) };
+        let ended = process.ended;
+        let slot = if second { &mut process.stderr } else { &mut process.stdout };
+        let Some(piece) = take_piece(slot) else { return Ok(()) };
+        if process.ended && process.stdout.is_none() && process.stderr.is_none() {
+            table.remove(&request);
+        }
+        drop(table);
+        // What a background child says after the end of its parent has no reader.
+        if piece.is_empty() || ended {
+            return Ok(());
+        }
+        out.send(request, &if second { ToHost::Stderr(piece) } else { ToHost::Stdout(piece) })
+    }
+
+    /// Collects the processes that have ended and tells the host of each.
+    ///
+    /// # Errors
+    /// When the host is gone.
+    pub fn collect(&self, out: &Out) -> io::Result<()> {
+        let mut done = Vec::new();
+        {
+            let mut table = self.table();
+            for (request, process) in table.iter_mut() {
+                let Process { pid: Some(pid), ended: false, .. } = process else { continue };
+                let mut status = 0;
+                // SAFETY: `status` is an int to be filled; the child is ours and not collected yet.
+                if unsafe { libc::waitpid(*pid, &raw mut status, libc::WNOHANG) } != *pid {
+                    continue;
+                }
+                process.ended = true;
+                process.stdin = None;
+                let took = process.started.map(|started| started.elapsed()).unwrap_or_default();
+                let status = match (process.timed_out, libc::WIFSIGNALED(status)) {
+                    (true, true) => ProcessStatus::TimedOut,
+                    (_, true) => ProcessStatus::Signalled(libc::WTERMSIG(status)),
+                    (_, false) => ProcessStatus::Exited(libc::WEXITSTATUS(status)),
+                };
+                let duration_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+                done.push((*request, ToHost::Exited { status, duration_ns }));
+            }
+        }
+        for (request, exited) in done {
+            self.drain(request, out)?;
+            out.send(request, &exited)?;
+        }
+        Ok(())
+    }
+
+    /// Passes on what an ended process left in its pipes. A child of its that still has them open goes on writing: what
+    /// comes later is read and dropped, so that it is never stopped by a full or broken pipe.
+    fn drain(&self, request: u32, out: &Out) -> io::Result<()> {
+        for second in [false, true] {
+            loop {
+                let mut table = self.table();
+                let Some(process) = table.get_mut(&request) else { return Ok(()) };
+                let slot = if second { &mut process.stderr } else { &mut process.stdout };
+                let piece = take_piece(slot);
+                drop(table);
+                match piece {
+                    Some(piece) if !piece.is_empty() => {
+                        out.send(request, &if second { ToHost::Stderr(piece) } else { ToHost::Stdout(piece) })?;
+                    }
+                    _ => break,
+                }
+            }
+        }
+        let mut table = self.table();
+        if table.get(&request).is_some_and(|process| process.stdout.is_none() && process.stderr.is_none()) {
+            table.remove(&request);
+        }
+        Ok(())
+    }
+
+    /// Kills what is past its deadline. Returns how long until the next one, in milliseconds, −1 without any.
+    pub fn expire(&self) -> i32 {
+        let now = Instant::now();
+        let mut next: Option<Duration> = None;
+        for process in self.table().values_mut() {
+            let Process { pid: Some(pid), deadline: Some(deadline), ended: false, timed_out: false, .. } = process
+            else {
+                continue;
+            };
+            match deadline.checked_duration_since(now) {
+                Some(left) if !left.is_zero() => next = Some(next.map_or(left, |next| next.min(left))),
+                _ => {
+                    process.timed_out = true;
+                    kill_group(*pid, libc::SIGKILL);
+                }
+            }
+        }
+        next.map_or(-1, |left| i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX))
+    }
+}
+
+/// One piece from a pipe; empty where there is none now; `None` (and the pipe is closed) at its end.
+fn take_piece(slot: &mut Option<OwnedFd>) -> Option<Vec<u8>> {
+    let fd = slot.as_ref()?;
+    let mut piece = vec![0; CHUNK];
+    match sys::read(fd.as_fd(), &mut piece) {
+        Ok(0) => {
+            *slot = None;
+            Some(Vec::new())
+        }
+        Ok(count) => {
+            piece.truncate(count);
+            Some(piece)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(Vec::new()),
+        Err(_) => {
+            *slot = None;
+            Some(Vec::new())
+        }
+    }
+}
+
+fn kill_group(pid: libc::pid_t, signal: i32) {
+    // SAFETY: a signal to a group of ours; one that is gone already is no error that matters.
+    unsafe { libc::kill(-pid, signal) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_come_back() {
+        for source in [
+            Source::Channel,
+            Source::Signals,
+            Source::Wake,
+            Source::Stdout(7),
+            Source::Stderr(u32::MAX),
+            Source::Stdin(0),
+        ] {
+            assert_eq!(Source::from_token(source.token()), Some(source));
+        }
+        assert_eq!(Source::from_token(6), None);
+        assert_eq!(Source::from_token(u64::MAX), None);
+    }
+}

@@ -1,0 +1,160 @@
+//! What one Lua state (one test file) knows: the running test, its scope, its log, and how to wait.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use mlua::{Function, Lua};
+
+use super::error::ApiError;
+use super::place::{self, Place};
+use crate::foundation::cancel::{CancelReason, CancelToken};
+use crate::testbed::{Scope, Testbed};
+
+/// A test as the file registered it.
+pub struct Registered {
+    /// Its name, unique in the file.
+    pub name: String,
+    /// The author's table, as JSON.
+    pub meta: serde_json::Map<String, serde_json::Value>,
+    /// The body.
+    pub body: Function,
+    /// Where `test` was called.
+    pub place: Option<Place>,
+}
+
+/// A failed assertion.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What failed, without the place.
+    pub message: String,
+    /// The author's frames, innermost first.
+    pub trace: Vec<Place>,
+}
+
+/// The test that runs now.
+pub struct CurrentTest {
+    /// Its name.
+    pub name: String,
+    /// What it created.
+    pub scope: Scope,
+    /// Ends when the test must end.
+    pub token: CancelToken,
+    /// Failed assertions so far.
+    pub failures: Vec<Failure>,
+    /// How many `assert_raises` are open.
+    pub raises_depth: u32,
+    /// Set by `t:skip`.
+    pub skipped: Option<String>,
+    /// What it printed.
+    pub log: String,
+    /// The author's frames where its time ran out.
+    pub stopped_at: Vec<Place>,
+}
+
+/// State of one test file, shared by all functions of its Lua state.
+pub struct FileState {
+    /// The run's machines and settings.
+    pub bed: Testbed,
+    /// The file as it is shown.
+    pub display: String,
+    /// The file.
+    pub path: PathBuf,
+    /// What the file's own scope created.
+    pub scope: RefCell<Scope>,
+    /// Ends when the file must end.
+    pub token: CancelToken,
+    /// Tests in the order of registration.
+    pub tests: RefCell<Vec<Registered>>,
+    /// Set by `todo`.
+    pub todo: RefCell<Option<String>>,
+    /// The running test.
+    pub current: RefCell<Option<CurrentTest>>,
+    /// What the file printed outside of tests.
+    pub file_log: RefCell<String>,
+    /// Whether the file's chunk has returned: `test` may no longer be called.
+    pub loaded: Cell<bool>,
+}
+
+impl FileState {
+    /// The state of `lua`.
+    ///
+    /// # Errors
+    /// When `lua` was not made for a test file.
+    pub fn of(lua: &Lua) -> mlua::Result<Rc<Self>> {
+        lua.app_data_ref::<Rc<Self>>()
+            .map(|state| Rc::clone(&state))
+            .ok_or_else(|| mlua::Error::runtime("this Lua state belongs to no test file"))
+    }
+
+    /// The token of the running test, else the file's.
+    pub fn active_token(&self) -> CancelToken {
+        match &*self.current.borrow() {
+            Some(test) => test.token.clone(),
+            None => self.token.clone(),
+        }
+    }
+
+    /// An error once the running test must end: nothing new is begun then.
+    pub fn refuse_when_cancelled(&self) -> Option<ApiError> {
+        self.active_token().is_cancelled().then_some(ApiError::Cancelled)
+    }
+
+    /// Remembers what ran when the time was over: the first call counts.
+    pub fn note_stop(&self, lua: &Lua) {
+        if let Some(test) = &mut *self.current.borrow_mut()
+            && test.stopped_at.is_empty()
+        {
+            test.stopped_at = place::stack(lua);
+        }
+    }
+
+    /// Says why everything ends now.
+    pub fn cancel_message(&self) -> String {
+        match self.active_token().reason() {
+            Some(CancelReason::Interrupted) => "interrupted".to_owned(),
+            Some(CancelReason::FileTimeout) => "the file's time is over".to_owned(),
+            Some(CancelReason::TestTimeout) => "the test's time is over".to_owned(),
+            None => "cancelled".to_owned(),
+        }
+    }
+
+    /// Waits for `future` on this thread, at most until the running test must end.
+    ///
+    /// # Errors
+    /// `Cancelled` when the test's time is over first; the future is dropped then.
+    pub fn wait<T, E>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, ApiError>
+    where
+        ApiError: From<E>,
+    {
+        let token = self.active_token();
+        self.bed.block_on(async {
+            tokio::select! {
+                biased;
+                result = future => result.map_err(ApiError::from),
+                _ = token.cancelled() => Err(ApiError::Cancelled),
+            }
+        })
+    }
+
+    /// Adds a line to the running test's log.
+    pub fn log(&self, text: &str) {
+        match &mut *self.current.borrow_mut() {
+            Some(test) => test.log.push_str(text),
+            None => self.file_log.borrow_mut().push_str(text),
+        }
+    }
+
+    /// Runs `act` on the scope in which new objects are made: the test's, else the file's.
+    pub fn with_scope<T>(&self, act: impl FnOnce(&mut Scope) -> T) -> T {
+        match &mut *self.current.borrow_mut() {
+            Some(test) => act(&mut test.scope),
+            None => act(&mut self.scope.borrow_mut()),
+        }
+    }
+
+    /// Whether a test runs now.
+    pub fn in_test(&self) -> bool {
+        self.current.borrow().is_some()
+    }
+}

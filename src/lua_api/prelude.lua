@@ -1,0 +1,34 @@
+-- The parts of the API that call back into the author's functions: done in Lua, so that error values pass unchanged.
+local native = ...
+local error, xpcall, pcall, select, pack, unpack = error, xpcall, pcall, select, table.pack, table.unpack
+local prelude = {}
+
+function prelude.wait_until(fn, opts)
+  local wait = native.wait_begin(fn, opts)
+  while true do
+    local value = fn()
+    if value then return value end
+    native.wait_again(wait)
+  end
+end
+
+-- Runs a test's body: true, or false with the error value and the author's frames where it was raised.
+function prelude.run_body(fn, t)
+  local trace
+  local ok, raised = xpcall(fn, function(value)
+    trace = native.stack()
+    return value
+  end, t)
+  if ok then return true end
+  return false, raised, trace
+end
+
+-- A failed assertion inside is the expected error, not the test's failure.
+function prelude.assert_raises(t, fn, msg)
+  native.raises_begin(t, fn)
+  local ok, value = pcall(fn)
+  native.raises_end(t, ok, msg)
+  return value
+end
+
+return prelude

@@ -1,0 +1,187 @@
+//! The VM handle.
+
+use std::sync::Arc;
+
+use mlua::{Lua, MetaMethod, UserData, UserDataFields, UserDataMethods, Value};
+
+use super::args::{Args, Options};
+use super::console::ConsoleHandle;
+use super::error::ApiError;
+use super::register::{Class, class};
+use super::vm_run;
+use crate::testbed::{BootFile, Vm, VmOptions};
+
+/// Registry key of the class.
+const CLASS: &str = "provium.VM";
+/// Options at creation and at boot.
+const OPTIONS: &[&str] = &[
+    "memory",
+    "cpus",
+    "kernel_cmdline",
+    "kernel_cmdline_append",
+    "agent_timeout",
+    "hostname",
+    "files",
+    "load_modules",
+];
+
+/// A VM as Lua holds it.
+pub struct VmHandle(pub Arc<Vm>);
+
+impl UserData for VmHandle {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_meta_field_with(MetaMethod::Index.name(), |lua| class(lua, CLASS));
+        fields.add_meta_field("__name", "VM");
+    }
+
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        methods.add_meta_method(MetaMethod::ToString, |_, this, ()| Ok(format!("vm `{}`", this.0.name())));
+        methods.add_meta_method(MetaMethod::Eq, |_, this, other: Value| {
+            Ok(other
+                .as_userdata()
+                .and_then(|other| other.borrow::<Self>().ok())
+                .is_some_and(|other| Arc::ptr_eq(&this.0, &other.0)))
+        });
+    }
+}
+
+/// Decodes the options of `lab:vm` and `vm:boot`.
+///
+/// # Errors
+/// An unknown option or a bad value.
+pub fn options(args: &mut Args) -> Result<VmOptions, ApiError> {
+    let options = args.options(OPTIONS)?;
+    Ok(VmOptions {
+        memory: options.size("memory")?,
+        cpus: options.integer("cpus", 1, 255)?.and_then(|cpus| u32::try_from(cpus).ok()),
+        kernel_cmdline: options.text("kernel_cmdline")?,
+        kernel_cmdline_append: options.text("kernel_cmdline_append")?,
+        agent_timeout: positive(&args_name(args), &options, "agent_timeout")?,
+        hostname: options.text("hostname")?,
+        files: files(args, &options)?,
+        load_modules: names(args, &options)?,
+    })
+}
+
+fn args_name(args: &Args) -> String {
+    args.function().to_owned()
+}
+
+fn positive(function: &str, options: &Options, name: &str) -> Result<Option<std::time::Duration>, ApiError> {
+    match options.duration(name)? {
+        Some(time) if time.is_zero() => {
+            Err(ApiError::new(format!("{function}: option `{name}`: expected a time above 0, found 0")))
+        }
+        time => Ok(time),
+    }
+}
+
+fn names(args: &Args, options: &Options) -> Result<Option<Vec<String>>, ApiError> {
+    let Some(list) = options.byte_list("load_modules")? else { return Ok(None) };
+    list.into_iter()
+        .map(|name| String::from_utf8(name).map_err(|_| args.bad("load_modules", "a module's name is not text")))
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+fn files(args: &Args, options: &Options) -> Result<Option<Vec<BootFile>>, ApiError> {
+    let list = match options.value("files")? {
+        Value::Nil => return Ok(None),
+        Value::Table(list) => list,
+        other => return Err(args.wrong("files", "an array of {path=, content=, mode=}", &other)),
+    };
+    let mut files = Vec::new();
+    for entry in list.sequence_values::<Value>() {
+        let entry = match entry? {
+            Value::Table(entry) => Options::checked(args.function(), entry, &["path", "content", "mode"])?,
+            other => return Err(args.wrong("files", "an array of {path=, content=, mode=}", &other)),
+        };
+        let path = entry.text("path")?.ok_or_else(|| args.bad("files", "an entry has no `path`"))?;
+        if !path.starts_with('/') {
+            return Err(args.bad("files", &format!("expected an absolute path, found `{path}`")));
+        }
+        let content = entry.bytes("content")?.ok_or_else(|| args.bad("files", "an entry has no `content`"))?;
+        let mode = entry.integer("mode", 0, 0o7777)?.and_then(|mode| u32::try_from(mode).ok());
+        files.push(BootFile { path, content, mode: mode.unwrap_or(0o644) });
+    }
+    Ok(Some(files))
+}
+
+/// Makes the class known to a Lua state.
+///
+/// # Errors
+/// Those of Lua's allocator.
+pub fn install(lua: &Lua) -> mlua::Result<()> {
+    let class = lifecycle(Class::new(lua)?)?;
+    let class = files_and_console(class)?;
+    let class = accessors(class)?;
+    class.method("vm:run", vm_run::run)?.store(CLASS)
+}
+
+fn lifecycle(class: Class<'_>) -> mlua::Result<Class<'_>> {
+    class
+        .method("vm:boot", |_, state, mut args| {
+            let object = args.next();
+            let vm = borrow(&args, &object)?;
+            let options = options(&mut args)?;
+            state.wait(vm.boot(options))?;
+            Ok(object)
+        })?
+        .method("vm:shutdown", |_, state, mut args| {
+            let object = args.next();
+            let vm = borrow(&args, &object)?;
+            state.wait(vm.shutdown())?;
+            Ok(object)
+        })
+}
+
+fn files_and_console(class: Class<'_>) -> mlua::Result<Class<'_>> {
+    class
+        .method("vm:read_file", |lua, state, mut args| {
+            let vm = Arc::clone(&args.this::<VmHandle>()?.0);
+            let path = args.bytes("path")?;
+            let data = state.wait(vm.read_file(&path))?;
+            Ok(lua.create_string(data)?)
+        })?
+        .method("vm:write_file", |_, state, mut args| {
+            let vm = Arc::clone(&args.this::<VmHandle>()?.0);
+            let path = args.bytes("path")?;
+            let data = args.bytes("data")?;
+            let options = args.options(&["mode", "perm"])?;
+            let mode = match options.integer("mode", 0, 0o7777)? {
+                Some(mode) => Some(mode),
+                None => options.integer("perm", 0, 0o7777)?,
+            };
+            state.wait(vm.write_file(&path, &data, mode.and_then(|mode| u32::try_from(mode).ok())))
+        })?
+        .method("vm:console", |_, _, mut args| {
+            let vm = Arc::clone(&args.this::<VmHandle>()?.0);
+            let name = args.text_opt("name")?;
+            ConsoleHandle::open(vm, name.as_deref())
+        })
+}
+
+fn accessors(class: Class<'_>) -> mlua::Result<Class<'_>> {
+    class
+        .method("vm:name", |_, _, mut args| Ok(args.this::<VmHandle>()?.0.name().to_owned()))?
+        .method("vm:profile", |_, _, mut args| Ok(args.this::<VmHandle>()?.0.profile().to_owned()))?
+        .method("vm:state", |_, _, mut args| Ok(args.this::<VmHandle>()?.0.state().name()))?
+        .method("vm:memory", |_, _, mut args| Ok(args.this::<VmHandle>()?.0.memory()))?
+        .method("vm:cpus", |_, _, mut args| Ok(args.this::<VmHandle>()?.0.cpus()))?
+        .method("vm:pid", |_, _, mut args| Ok(args.this::<VmHandle>()?.0.pid()))?
+        .method("vm:cid", |_, _, mut args| {
+            args.this::<VmHandle>()?;
+            Ok(Value::Nil) // no vsock device
+        })
+}
+
+/// The VM that `object` is a handle of.
+///
+/// # Errors
+/// When it is something else.
+pub fn borrow(args: &Args, object: &Value) -> Result<Arc<Vm>, ApiError> {
+    match object.as_userdata().and_then(|object| object.borrow::<VmHandle>().ok()) {
+        Some(handle) => Ok(Arc::clone(&handle.0)),
+        None => Err(args.wrong("self", "a VM (call methods with a colon)", object)),
+    }
+}

@@ -1,0 +1,156 @@
+//! First pass: TOML text to a tree that knows where everything stands, and laying one tree over another.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::Diagnostic;
+use super::profile::Origin;
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Where it stands.
+    pub at: Origin,
+    /// What it is.
+    pub data: Data,
+}
+
+/// A value of TOML.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// Text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// Another number.
+    Float(f64),
+    /// A truth value.
+    Boolean(bool),
+    /// A list.
+    List(Vec<Node>),
+    /// A table.
+    Table(Vec<Entry>),
+    /// A date, or a number beyond 64 bits.
+    Other(String),
+}
+
+/// A key and its value.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key stands.
+    pub key_at: Origin,
+    /// Its value.
+    pub value: Node,
+}
+
+impl Data {
+    /// What it is, for messages: `the string "x"`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Text(text) => format!("the string {text:?}"),
+            Self::Integer(number) => format!("the number {number}"),
+            Self::Float(number) => format!("the number {number}"),
+            Self::Boolean(flag) => format!("{flag}"),
+            Self::List(_) => "an array".to_owned(),
+            Self::Table(_) => "a table".to_owned(),
+            Self::Other(text) => format!("`{text}`"),
+        }
+    }
+}
+
+/// Line and column of byte offsets in one file.
+struct Lines {
+    file: Arc<PathBuf>,
+    starts: Vec<usize>,
+    text: String,
+}
+
+impl Lines {
+    fn new(file: &Path, text: &str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { file: Arc::new(file.to_owned()), starts, text: text.to_owned() }
+    }
+
+    fn place(&self, offset: usize) -> Origin {
+        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        let start = self.starts[line - 1];
+        let column = self.text.get(start..offset).map_or(1, |before| before.chars().count() + 1);
+        Origin { file: Arc::clone(&self.file), line, column }
+    }
+}
+
+/// Parses a file's text. All mistakes of syntax are told; what could be read is returned beside them.
+pub fn parse(file: &Path, text: &str) -> (Node, Vec<Diagnostic>) {
+    let lines = Lines::new(file, text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mistakes = errors
+        .iter()
+        .map(|error| {
+            let at = lines.place(error.span().map_or(0, |span| span.start));
+            let source = lines.text.lines().nth(at.line - 1).unwrap_or_default();
+            let caret = " ".repeat(at.column - 1);
+            Diagnostic { message: format!("{}\n  | {source}\n  | {caret}^", error.message()), at, hint: None }
+        })
+        .collect();
+    (Node { at: lines.place(0), data: Data::Table(entries(&lines, table.get_ref())) }, mistakes)
+}
+
+fn entries(lines: &Lines, table: &DeTable<'_>) -> Vec<Entry> {
+    let mut entries: Vec<(usize, Entry)> = table
+        .iter()
+        .map(|(key, value)| {
+            let start = key.span().start;
+            let entry = Entry { key: key.get_ref().to_string(), key_at: lines.place(start), value: node(lines, value) };
+            (start, entry)
+        })
+        .collect();
+    // In the order of the file, so that mistakes are told in that order.
+    entries.sort_by_key(|(start, _)| *start);
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+fn node(lines: &Lines, value: &Spanned<DeValue<'_>>) -> Node {
+    let data = match value.get_ref() {
+        DeValue::String(text) => Data::Text(text.to_string()),
+        DeValue::Integer(number) => {
+            let digits = number.as_str();
+            i64::from_str_radix(digits, number.radix()).map_or_else(|_| Data::Other(digits.to_owned()), Data::Integer)
+        }
+        DeValue::Float(number) => {
+            number.as_str().parse().map_or_else(|_| Data::Other(number.as_str().to_owned()), Data::Float)
+        }
+        DeValue::Boolean(flag) => Data::Boolean(*flag),
+        DeValue::Datetime(date) => Data::Other(date.to_string()),
+        DeValue::Array(items) => Data::List(items.iter().map(|item| node(lines, item)).collect()),
+        DeValue::Table(table) => Data::Table(entries(lines, table)),
+    };
+    Node { at: lines.place(value.span().start), data }
+}
+
+/// Lays `over` over `base`, key by key: tables are merged down to the single values of `[provium]` and of each profile.
+pub fn overlay(base: &mut Node, over: Node) {
+    merge(base, over, 3);
+}
+
+/// `depth`: how many levels of tables are merged; below that a value replaces a value.
+fn merge(base: &mut Node, over: Node, depth: usize) {
+    match (&mut base.data, over) {
+        (Data::Table(old), Node { data: Data::Table(new), .. }) if depth > 0 => {
+            for entry in new {
+                match old.iter_mut().find(|known| known.key == entry.key) {
+                    Some(known) => {
+                        known.key_at = entry.key_at;
+                        merge(&mut known.value, entry.value, depth - 1);
+                    }
+                    None => old.push(entry),
+                }
+            }
+        }
+        (_, over) => *base = over,
+    }
+}

@@ -1,0 +1,156 @@
+use super::*;
+use crate::foundation::nix_value::NixSource;
+use crate::project::{CmdlineRequest, Splats, effective_cmdline};
+
+fn with(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Project, String>) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let project = load(&dir.path().join("provium.toml"));
+    let prefix = format!("{}/", dir.path().display());
+    let project = project.map_err(|error| error.to_string().replace(&prefix, ""));
+    (dir, project)
+}
+
+fn refused(text: &str) -> String {
+    with(&[("provium.toml", text)]).1.unwrap_err()
+}
+
+#[test]
+fn the_seed_s_own_file() {
+    let (_dir, project) = with(&[(
+        "provium.toml",
+        "[profiles.peios]\nkernel   = \"/build/peios/bzImage\"\ninitrd   = \"/build/peios/initrd.cpio.gz\"\n\
+         cmdline  = \"console=hvc0 quiet\"\n\n[profiles.peios-debug]\nextends = \"peios\"\nmemory = \"1G\"\n\
+         cmdline  = \"console=hvc0 debug loglevel=7 nokaslr\"\nsplats = \"fail\"\nkernel = \".#kernels.debug\"\n",
+    )]);
+    let project = project.unwrap();
+    assert_eq!(project.first_profile().unwrap().name, "peios");
+    let debug = project.profile("peios-debug").unwrap();
+    assert_eq!((debug.memory, debug.cpus, debug.splats), (1 << 30, 1, Splats::Fail));
+    assert_eq!(debug.initrd.as_ref().unwrap().value, Value::Path("/build/peios/initrd.cpio.gz".into()));
+    assert!(
+        matches!(&debug.kernel.value, Value::Nix(value) if value.source == NixSource::Installable(".#kernels.debug".into()))
+    );
+    assert_eq!(debug.origins["initrd"].line, 3);
+    let unknown = project.profile("peios-debgu").unwrap_err().to_string();
+    assert!(unknown.contains("did you mean `peios-debug`?"), "{unknown}");
+}
+
+#[test]
+fn all_mistakes_at_once_with_their_places() {
+    let text = refused(
+        "[provium]\nroot = [\"a\"]\ncache_max_size = \"much\"\n[profiles.x]\nkernle = \"k\"\nmemory = true\ncpus = 0\n\
+         guest_os = \"bsd\"\nextends = \"z\"\n[profiles.y]\nkernel = \".#k^*\"\n[profile.z]\n",
+    );
+    let expected = "\
+provium.toml:2:1: unknown key `root`
+  hint: did you mean `roots`?
+provium.toml:3:18: `cache_max_size`: `much` is not a size, expected bytes or a number with K, M, G or T (such as `512M`)
+provium.toml:5:1: unknown key `kernle`
+  hint: did you mean `kernel`?
+provium.toml:6:10: `memory`: expected a size (bytes, or a string such as \"512M\"), found true
+provium.toml:7:8: `cpus`: expected a whole number from 1 to 255, found the number 0
+provium.toml:8:12: `guest_os`: expected \"linux\" or \"peios\", found the string \"bsd\"
+provium.toml:9:11: `extends`: there is no profile `z`
+  hint: known are `y`
+provium.toml:11:10: `kernel`: `.#k^*` asks for all outputs
+  hint: name exactly one, such as `.#k^out`
+provium.toml:12:2: unknown table `profile`
+  hint: did you mean `profiles`?";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn syntax_errors_show_the_line() {
+    let text = refused("[profiles.x]\nkernel = \"k\ncmdline = \"y\"\n");
+    assert!(text.starts_with("provium.toml:2:"), "{text}");
+    assert!(text.contains("| kernel = \"k") && text.contains('^'), "{text}");
+}
+
+#[test]
+fn what_is_missing_or_goes_round() {
+    assert!(refused("").contains("there is no profile"));
+    assert!(refused("[profiles.x]\ncmdline = \"\"\n").contains("the profile `x` has no `kernel`"));
+    let text = refused("[profiles.a]\nkernel='k'\nextends='b'\n[profiles.b]\nkernel='k'\nextends='a'\n");
+    assert!(text.contains("circle: `a` → `b` → `a`") && text.matches("circle").count() == 1, "{text}");
+    assert!(refused("[profiles]\nfrom_flake = \".\"\n").contains("from_flake"));
+    assert!(refused("[profiles]\nx = 1\n").contains("expected a table with the profile's keys, found the number 1"));
+}
+
+#[test]
+fn local_settings_lie_over_the_file_key_by_key() {
+    let (dir, project) = with(&[
+        ("provium.toml", "[profiles.x]\nkernel = \"k\"\ncmdline = \"quiet\"\n"),
+        ("provium.local.toml", "[profiles.x]\nkernel = \"/mine/bzImage\"\n"),
+    ]);
+    let project = project.unwrap();
+    let profile = project.profile("x").unwrap();
+    assert_eq!(profile.kernel.value, Value::Path("/mine/bzImage".into()));
+    assert_eq!(*profile.kernel.origin.file, dir.path().join("provium.local.toml"));
+    assert_eq!((profile.cmdline.as_str(), profile.origins["cmdline"].line), ("quiet", 3));
+}
+
+#[test]
+fn profiles_from_a_directory() {
+    let (dir, project) = with(&[
+        ("provium.toml", "[profiles]\nfrom_dir = \"profiles\"\n"),
+        ("profiles/one/profile.provium.toml", "kernel = \"bzImage\"\n"),
+        ("profiles/two/other.toml", ""),
+    ]);
+    let project = project.unwrap();
+    assert_eq!(project.profiles.keys().collect::<Vec<_>>(), ["one"]);
+    assert_eq!(project.profiles["one"].kernel.value, Value::Path(dir.path().join("profiles/one/bzImage")));
+    let (_dir, twice) = with(&[
+        ("provium.toml", "[profiles]\nfrom_dir = \"profiles\"\n[profiles.one]\nkernel = \"k\"\n"),
+        ("profiles/one/profile.provium.toml", "kernel = \"k\"\n"),
+    ]);
+    let text = twice.unwrap_err();
+    assert!(text.contains("`one` is defined twice: here and at profiles/one/profile.provium.toml:1:1"), "{text}");
+    let (_dir, none) = with(&[("provium.toml", "[profiles]\nfrom_dir = \"profiles\"\n"), ("profiles/x/y", "")]);
+    assert!(none.unwrap_err().contains("holds no profile"));
+}
+
+#[test]
+fn table_forms_and_build_output() {
+    let (dir, project) = with(&[(
+        "provium.toml",
+        "[profiles.x]\nkernel = { file = \"default.nix\", attr = \"kernel\" }\ninitrd = { path = \"odd#name\" }\n\
+         modules = { nix = \".#k\", file = \"lib\" }\nvmlinux = \"{out}/vmlinux\"\nbuild = \"make\"\n",
+    )]);
+    let profile = project.unwrap().profiles.remove("x").unwrap();
+    let file = dir.path().join("default.nix");
+    assert!(matches!(&profile.kernel.value, Value::Nix(value)
+        if value.source == NixSource::Attr { file: file.clone(), attr: "kernel".into() }));
+    assert_eq!(profile.initrd.unwrap().value, Value::Path(dir.path().join("odd#name")));
+    assert_eq!(profile.modules.unwrap().value.to_string(), ".#k//lib");
+    assert_eq!(profile.vmlinux.unwrap().value, Value::Path(dir.path().join(".provium/build/x/vmlinux")));
+    let text = refused("[profiles.x]\nkernel = { nix = \".#k\", path = \"p\" }\n");
+    assert!(text.contains("make no value together"), "{text}");
+}
+
+#[test]
+fn the_effective_command_line() {
+    let (_dir, project) = with(&[("provium.toml", "[profiles.x]\nkernel = \"k\"\ncmdline = \"console=hvc0 quiet\"\n")]);
+    let profile = project.unwrap().profiles.remove("x").unwrap();
+    let line = |profile: &Profile, replace: Option<&str>, append: Option<&str>| {
+        let request = CmdlineRequest { profile, file_text: "first=1\n", replace, append, launcher: "/l" };
+        effective_cmdline(&request).unwrap()
+    };
+    assert_eq!(line(&profile, None, None).line, "panic=-1 rdinit=/l first=1 console=hvc0 quiet console=ttyS0");
+    let replaced =
+        line(&profile, Some("console=ttyS0,115200 rdinit=/a rdinit=/b root=/dev/vda x=\"a b\" -- single"), Some("y"));
+    assert_eq!(replaced.line, "panic=-1 rdinit=/l console=ttyS0,115200 root=/dev/vda x=\"a b\" y -- single");
+    assert_eq!((replaced.guest_rdinit.as_deref(), replaced.root.as_deref()), (Some("/b"), Some("/dev/vda")));
+    let fast = Profile { fast_boot: true, inject_agent: false, ..profile.clone() };
+    let fast = line(&fast, Some("rdinit=/x"), None);
+    assert_eq!(fast.line, "panic=-1 cryptomgr.notests no_timer_check i8042.noaux quiet rdinit=/x console=ttyS0");
+    assert_eq!(fast.guest_rdinit, None);
+    let long = "x".repeat(2040);
+    let request =
+        CmdlineRequest { profile: &profile, file_text: "", replace: Some(&long), append: None, launcher: "/l" };
+    assert!(effective_cmdline(&request).unwrap_err().to_string().contains("2047"));
+}

@@ -1,0 +1,147 @@
+//! The archive that stands in front of the user's initrd, and the file that QEMU is given.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use super::error::QemuError;
+use crate::foundation::path_error::PathContext;
+
+/// File types of `st_mode`.
+const DIRECTORY: u32 = 0o040_000;
+const REGULAR: u32 = 0o100_000;
+
+/// A file of the overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative to the root, without a leading slash.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Content.
+    pub content: Vec<u8>,
+}
+
+/// The overlay as an uncompressed cpio archive ("newc", `Documentation/driver-api/early-userspace/buffer-format.rst`):
+/// sorted, with all directories, owned by root, without times, so that the same entries give the same bytes.
+///
+/// # Errors
+/// None that can happen in memory.
+pub fn overlay(entries: &[Entry]) -> std::io::Result<Vec<u8>> {
+    let mut all: BTreeMap<&str, Option<&Entry>> = BTreeMap::new();
+    for entry in entries {
+        for (at, _) in entry.path.match_indices('/') {
+            all.entry(&entry.path[..at]).or_default();
+        }
+        all.insert(&entry.path, Some(entry));
+    }
+    let mut archive = Vec::new();
+    for (number, (path, entry)) in (1..).zip(all) {
+        let (mode, content): (u32, &[u8]) = match entry {
+            Some(entry) => (REGULAR | entry.mode, &entry.content),
+            None => (DIRECTORY | 0o755, &[]),
+        };
+        let header = cpio::newc::Builder::new(path).ino(number).mode(mode).nlink(1).mtime(0);
+        let size = u32::try_from(content.len()).map_err(|_| std::io::Error::other("a file is larger than 4 GiB"))?;
+        let mut writer = header.write(&mut archive, size);
+        writer.write_all(content)?;
+        writer.finish()?;
+    }
+    cpio::newc::trailer(&mut archive)?;
+    // The kernel skips zeroes between archives; a compressed one must begin at a multiple of four.
+    archive.resize(archive.len().next_multiple_of(512), 0);
+    Ok(archive)
+}
+
+/// Writes the overlay, then the user's initrd, to `to`.
+///
+/// # Errors
+/// An initrd that can't be read, a file that can't be written.
+pub fn write(overlay: &[u8], user: Option<&Path>, to: &Path) -> Result<(), QemuError> {
+    let mut file = File::create(to).at("create", to)?;
+    file.write_all(overlay).at("write", to)?;
+    if let Some(user) = user {
+        let mut source = File::open(user).at("open", user)?;
+        if !source.metadata().at("look at", user)?.is_file() {
+            return Err(QemuError::Image(format!("`{}` is not an initrd: expected a file", user.display())));
+        }
+        let mut first = [0; 1];
+        if source.read(&mut first).at("read", user)? == 0 {
+            return Err(QemuError::Image(format!("`{}` is not an initrd: it is empty", user.display())));
+        }
+        file.write_all(&first).at("write", to)?;
+        std::io::copy(&mut source, &mut file).at("copy the initrd to", to)?;
+    }
+    Ok(())
+}
+
+/// Reads the agent's program and checks that it runs in any guest: a static ELF file.
+///
+/// # Errors
+/// Not there, no program, or one that needs a loader.
+pub fn read_agent(path: &Path) -> Result<Vec<u8>, QemuError> {
+    use object::read::elf::{FileHeader, ProgramHeader};
+    let content = std::fs::read(path).at("read the guest agent", path)?;
+    let bad = |why: &str| {
+        QemuError::Image(format!(
+            "`{}` can't be the guest agent: {why}\nhint: build it with the project's own `.cargo/config.toml`, without RUSTFLAGS",
+            path.display()
+        ))
+    };
+    let header = object::elf::FileHeader64::<object::Endianness>::parse(&*content)
+        .map_err(|_| bad("it is not a 64-bit ELF program"))?;
+    let endian = header.endian().map_err(|_| bad("its ELF header is broken"))?;
+    let segments = header.program_headers(endian, &*content).map_err(|_| bad("its ELF header is broken"))?;
+    if segments.iter().any(|segment| segment.p_type(endian) == object::elf::PT_INTERP) {
+        return Err(bad("it is linked dynamically, and the guest may not have its libraries"));
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overlay_holds_directories_and_is_reproducible() {
+        let entry = |path: &str| Entry { path: path.to_owned(), mode: 0o755, content: path.into() };
+        let (one, two) = (entry(".provium/modules/a.ko"), entry(".provium/boot"));
+        let archive = overlay(&[one.clone(), two.clone()]).unwrap();
+        assert_eq!(archive, overlay(&[two, one]).unwrap());
+        assert_eq!(archive.len() % 4, 0);
+        let mut reader = std::io::Cursor::new(archive);
+        let mut names = Vec::new();
+        loop {
+            let entry = cpio::newc::Reader::new(reader).unwrap();
+            if entry.entry().is_trailer() {
+                break;
+            }
+            names.push((entry.entry().name().to_owned(), entry.entry().mode()));
+            reader = entry.finish().unwrap();
+        }
+        let expected = [
+            (".provium", DIRECTORY | 0o755),
+            (".provium/boot", REGULAR | 0o755),
+            (".provium/modules", DIRECTORY | 0o755),
+            (".provium/modules/a.ko", REGULAR | 0o755),
+        ];
+        assert_eq!(names, expected.map(|(name, mode)| (name.to_owned(), mode)));
+    }
+
+    #[test]
+    fn what_is_no_initrd_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (empty, to) = (dir.path().join("empty"), dir.path().join("to"));
+        std::fs::write(&empty, "").unwrap();
+        assert!(write(b"x", Some(&empty), &to).unwrap_err().to_string().contains("it is empty"));
+        assert!(write(b"x", Some(dir.path()), &to).unwrap_err().to_string().contains("expected a file"));
+        assert!(write(b"x", Some(Path::new("/no/initrd")), &to).unwrap_err().to_string().contains("/no/initrd"));
+    }
+
+    #[test]
+    fn a_dynamic_agent_is_refused() {
+        let text = read_agent(Path::new("/bin/sh")).unwrap_err().to_string();
+        assert!(text.contains("linked dynamically"), "{text}");
+    }
+}

@@ -1,0 +1,199 @@
+//! What all machines of a run share: QEMU, the accelerator, realised images, the place for runtime files.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use super::accelerator::{Machine, MachineRequest};
+use super::error::VmError;
+use super::images::ImageCache;
+use super::options::VmOptions;
+use super::vm::Vm;
+use crate::project::{Profile, Project};
+use crate::qemu::Accel;
+use crate::run_events::{EventSink, VmRef};
+
+/// How much longer everything takes without hardware virtualisation.
+const TCG_FACTOR: u32 = 4;
+
+/// The files that a profile boots, after its Nix values were realised and its `build` command ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProfileImages {
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The store path that the kernel lies in, where it is a Nix value.
+    pub kernel_store_path: Option<String>,
+    /// The initrd.
+    pub initrd: Option<PathBuf>,
+    /// The directory of modules.
+    pub modules: Option<PathBuf>,
+    /// The file whose text comes before `cmdline`.
+    pub cmdline_file: Option<PathBuf>,
+}
+
+/// A value of a profile that can't be had: its key and why.
+#[derive(Debug, Clone)]
+pub struct ImageError {
+    /// The profile's key.
+    pub key: &'static str,
+    /// Why.
+    pub message: String,
+    /// Whether it is the environment that fails (a realised value), not the test's own file.
+    pub environment: bool,
+}
+
+/// Finds a profile's images; called on a thread that may block, at the first boot of each profile.
+pub type ImageSource = Arc<dyn Fn(&Profile) -> Result<ProfileImages, ImageError> + Send + Sync>;
+
+/// What a run's test bed is made of.
+pub struct TestbedSettings {
+    /// The runtime that all I/O happens on.
+    pub runtime: tokio::runtime::Handle,
+    /// The project; none where there is no provium.toml.
+    pub project: Option<Arc<Project>>,
+    /// Where profiles' files come from.
+    pub images: ImageSource,
+    /// Which QEMU and accelerator are asked for.
+    pub machine: MachineRequest,
+    /// The guest agent, a static program.
+    pub agent: PathBuf,
+    /// A private directory for this run's files.
+    pub runtime_dir: PathBuf,
+    /// Kept over runs: unpacked kernels.
+    pub cache_dir: PathBuf,
+    /// Where events go.
+    pub sink: EventSink,
+    /// The directory that shown paths are relative to.
+    pub cwd: PathBuf,
+}
+
+pub(super) struct Shared {
+    pub(super) settings: TestbedSettings,
+    pub(super) images: ImageCache,
+    machine: OnceCell<Result<Machine, String>>,
+    profile_images: Mutex<BTreeMap<String, ProfileImages>>,
+    broken: Mutex<Option<String>>,
+}
+
+/// A run's test bed; clones share it.
+#[derive(Clone)]
+pub struct Testbed {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Testbed {
+    /// A test bed without machines.
+    pub fn new(settings: TestbedSettings) -> Self {
+        let images = ImageCache::new(settings.runtime_dir.clone());
+        Self {
+            shared: Arc::new(Shared {
+                settings,
+                images,
+                machine: OnceCell::new(),
+                profile_images: Mutex::default(),
+                broken: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Waits for `future` on the calling thread, which is none of the runtime's.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.shared.settings.runtime.block_on(future)
+    }
+
+    /// A new machine of `profile`, not booted.
+    ///
+    /// # Errors
+    /// When there is no such profile.
+    pub fn vm(
+        &self,
+        name: &str,
+        profile: &str,
+        options: VmOptions,
+        file: &str,
+        test: Option<&str>,
+    ) -> Result<Arc<Vm>, VmError> {
+        let project = self.shared.settings.project.as_ref().ok_or(VmError::NoConfig)?;
+        let profile =
+            project.profile(profile).map_err(|source| VmError::UnknownProfile { vm: name.to_owned(), source })?.clone();
+        let reference = VmRef {
+            vm_id: self.shared.settings.sink.next_vm_id(),
+            vm: name.to_owned(),
+            file: file.to_owned(),
+            test: test.map(str::to_owned),
+        };
+        Ok(Arc::new(Vm::new(reference, Arc::new(profile), options, self.clone())))
+    }
+
+    /// What makes every boot of this run impossible, once that is known.
+    pub fn broken(&self) -> Option<String> {
+        self.shared.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn break_down(&self, message: String) -> VmError {
+        let mut broken = self.shared.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.get_or_insert_with(|| message.clone());
+        VmError::Environment(message)
+    }
+
+    /// QEMU and the accelerator, chosen at the first boot.
+    pub(super) async fn machine(&self) -> Result<&Machine, VmError> {
+        let chosen = self
+            .shared
+            .machine
+            .get_or_init(|| async { Machine::choose(&self.shared.settings.machine, &self.shared.settings.sink) })
+            .await;
+        chosen.as_ref().map_err(|message| self.break_down(message.clone()))
+    }
+
+    /// The files of `profile`, found once in a run.
+    pub(super) async fn profile_images(&self, vm: &str, profile: &Arc<Profile>) -> Result<ProfileImages, VmError> {
+        let known =
+            self.shared.profile_images.lock().unwrap_or_else(PoisonError::into_inner).get(&profile.name).cloned();
+        if let Some(images) = known {
+            return Ok(images);
+        }
+        let (source, wanted) = (Arc::clone(&self.shared.settings.images), Arc::clone(profile));
+        let found = tokio::task::spawn_blocking(move || source(&wanted)).await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let message = format!("the search for its files failed: {error}");
+                Err(ImageError { key: "kernel", message, environment: true })
+            }
+        };
+        match found {
+            Ok(images) => {
+                let mut all = self.shared.profile_images.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(profile.name.clone(), images.clone());
+                Ok(images)
+            }
+            Err(error) if error.environment => Err(self.break_down(error.message)),
+            Err(ImageError { key, message, .. }) => {
+                Err(VmError::Image { vm: vm.to_owned(), profile: profile.name.clone(), key, message })
+            }
+        }
+    }
+
+    /// `time`, longer where the accelerator or the profile is slower.
+    pub fn scaled(&self, time: Duration, profile: &Profile) -> Duration {
+        let factor = match self.shared.machine.get() {
+            Some(Ok(machine)) if machine.accel() == Accel::Kvm => 1,
+            _ => TCG_FACTOR,
+        };
+        (time * factor).mul_f64(profile.timeout_scale)
+    }
+
+    /// A path as it is shown: relative to the working directory where it lies below it.
+    pub fn display(&self, path: &Path) -> String {
+        path.strip_prefix(&self.shared.settings.cwd).unwrap_or(path).display().to_string()
+    }
+
+    /// A shown path, absolute again.
+    pub fn absolute(&self, shown: &str) -> PathBuf {
+        self.shared.settings.cwd.join(shown)
+    }
+}

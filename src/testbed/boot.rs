@@ -1,0 +1,207 @@
+//! From a profile to an agent that answers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bed::{ProfileImages, Testbed};
+use super::error::{Death, VmError};
+use super::images::ImageCache;
+use super::options::VmOptions;
+use super::running::{ConsoleFiles, ConsolePort, Running};
+use crate::agent_client::{self, AgentError, Hello};
+use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME};
+use crate::foundation::path_error::PathContext;
+use crate::project::{CmdlineRequest, Profile, effective_cmdline};
+use crate::qemu::{End, MachineSpec, QemuProcess};
+use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
+
+/// How long boot waits for the agent, before the accelerator's factor.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after the agent's channel broke QEMU may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Boots one machine; `started` is called as soon as QEMU runs, so that whoever gives up can stop it.
+///
+/// # Errors
+/// See `Vm::boot`.
+pub async fn boot(
+    bed: &Testbed,
+    vm: &VmRef,
+    profile: &Arc<Profile>,
+    options: &VmOptions,
+    started: impl FnOnce(Arc<Running>),
+) -> Result<(), VmError> {
+    let begun = Instant::now();
+    let machine = bed.machine().await?;
+    let images = bed.profile_images(&vm.vm, profile).await?;
+    let prepared = prepare(bed, vm, profile, options, &images).await?;
+    let settings = &bed.shared.settings;
+    let consoles = console_files(bed, vm)?;
+    let spec = MachineSpec {
+        name: vm.vm.clone(),
+        arch: std::env::consts::ARCH.to_owned(),
+        accel: machine.accel(),
+        memory: options.memory.unwrap_or(profile.memory),
+        cpus: options.cpus.unwrap_or(profile.cpus),
+        cpu_model: profile.cpu.clone(),
+        machine: profile.machine.clone(),
+        kernel: prepared.kernel,
+        initrd: prepared.initrd,
+        cmdline: prepared.cmdline.clone(),
+        serial_log: consoles.serial.clone(),
+        virtio_log: consoles.virtio.clone(),
+        agent_port: PORT_NAME.to_owned(),
+        extra: profile.qemu_args.clone(),
+    };
+    let prepare_time = begun.elapsed();
+    let (qemu, channel) = QemuProcess::start(machine.qemu(), &spec)
+        .await
+        .map_err(|source| VmError::Qemu { vm: vm.vm.clone(), source })?;
+    settings.sink.emit(EventKind::VmStarted(VmStarted {
+        vm: vm.clone(),
+        profile: profile.name.clone(),
+        pid: qemu.pid(),
+        accelerator: machine.accel().name().to_owned(),
+        kernel: spec.kernel.display().to_string(),
+        kernel_store_path: images.kernel_store_path.clone(),
+        cmdline: spec.cmdline,
+    }));
+    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles));
+    started(Arc::clone(&running));
+    tokio::spawn(watch(Arc::clone(&running)));
+
+    let limit = options.agent_timeout.unwrap_or_else(|| bed.scaled(AGENT_TIMEOUT, profile));
+    let connected = tokio::select! {
+        connected = tokio::time::timeout(limit, agent_client::connect(channel)) => connected,
+        death = running.wait_for_death() => return Err(dead(vm, &running, death)),
+    };
+    let (agent, hello) = match connected {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => return Err(broken_channel(vm, &running, &error).await),
+        Err(_) => return Err(no_answer(vm, &running, limit)),
+    };
+    if let Some(message) = hello.boot_error.clone() {
+        return Err(VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() });
+    }
+    running.set_agent(agent);
+    ready(bed, vm, &hello, prepare_time, begun.elapsed());
+    Ok(())
+}
+
+/// What QEMU is told to boot.
+struct Prepared {
+    kernel: PathBuf,
+    initrd: PathBuf,
+    cmdline: String,
+}
+
+async fn prepare(
+    bed: &Testbed,
+    vm: &VmRef,
+    profile: &Arc<Profile>,
+    options: &VmOptions,
+    images: &ProfileImages,
+) -> Result<Prepared, VmError> {
+    let (bed, profile, options, images) = (bed.clone(), Arc::clone(profile), options.clone(), images.clone());
+    let problem = {
+        let (vm, profile) = (vm.vm.clone(), profile.name.clone());
+        move |key, message: String| VmError::Image { vm: vm.clone(), profile: profile.clone(), key, message }
+    };
+    let work = {
+        let problem = problem.clone();
+        move || {
+            let kernel = ImageCache::kernel(&images).map_err(|(key, error)| problem(key, error.to_string()))?;
+            let file_text = match &images.cmdline_file {
+                None => String::new(),
+                Some(path) => std::fs::read_to_string(path)
+                    .at("read", path)
+                    .map_err(|error| problem("cmdline_file", error.to_string()))?,
+            };
+            let cmdline = effective_cmdline(&CmdlineRequest {
+                profile: &profile,
+                file_text: &file_text,
+                replace: options.kernel_cmdline.as_deref(),
+                append: options.kernel_cmdline_append.as_deref(),
+                launcher: LAUNCHER_PATH,
+            })
+            .map_err(|error| problem("cmdline", error.to_string()))?;
+            let init = match (&cmdline.guest_rdinit, &images.initrd) {
+                (Some(path), _) => GuestInit::Named(path.clone()),
+                (None, Some(_)) => GuestInit::Default,
+                (None, None) => GuestInit::None,
+            };
+            let shared = &bed.shared;
+            let initrd = shared
+                .images
+                .initrd(&shared.settings.agent, &kernel, &images, &options, init)
+                .map_err(|(key, error)| problem(key, error.to_string()))?;
+            Ok(Prepared { kernel: kernel.path, initrd, cmdline: cmdline.line })
+        }
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(problem("kernel", format!("preparing it failed: {error}"))),
+    }
+}
+
+fn console_files(bed: &Testbed, vm: &VmRef) -> Result<ConsoleFiles, VmError> {
+    let directory = &bed.shared.settings.runtime_dir;
+    let consoles = ConsoleFiles {
+        serial: directory.join(format!("vm-{}.ttyS0.log", vm.vm_id)),
+        virtio: directory.join(format!("vm-{}.hvc0.log", vm.vm_id)),
+    };
+    for log in [&consoles.serial, &consoles.virtio] {
+        std::fs::write(log, b"").at("create", log).map_err(VmError::File)?;
+    }
+    Ok(consoles)
+}
+
+fn ready(bed: &Testbed, vm: &VmRef, hello: &Hello, prepare: Duration, whole: Duration) {
+    let sink = &bed.shared.settings.sink;
+    for notice in &hello.notices {
+        sink.emit(EventKind::Warning(Warning { message: format!("vm `{}`: {notice}", vm.vm), hint: None }));
+    }
+    let guest = whole.saturating_sub(prepare).as_secs_f64();
+    sink.emit(EventKind::VmReady(VmReady {
+        vm: vm.clone(),
+        how: BootHow::Boot,
+        duration: guest,
+        phases: BTreeMap::from([("prepare".to_owned(), prepare.as_secs_f64()), ("guest".to_owned(), guest)]),
+        kernel_release: hello.kernel_release.clone(),
+    }));
+}
+
+/// Follows the guest and its QEMU to their end.
+async fn watch(running: Arc<Running>) {
+    let death = match (running.qemu().wait_for_end().await, running.panic_line()) {
+        (End::Panic | End::Poweroff | End::Reset, Some(line)) => Death::Panicked(Some(line)),
+        (End::Panic, None) => Death::Panicked(None),
+        (End::Poweroff, None) => Death::PoweredOff,
+        (End::Reset, None) => Death::Reset,
+        (End::Exited(how), _) => Death::QemuEnded(how),
+    };
+    running.died(death);
+}
+
+fn dead(vm: &VmRef, running: &Running, death: Death) -> VmError {
+    VmError::Dead { vm: vm.vm.clone(), op: "boot", death, console: running.evidence() }
+}
+
+async fn broken_channel(vm: &VmRef, running: &Running, error: &AgentError) -> VmError {
+    match tokio::time::timeout(LAST_WORDS, running.wait_for_death()).await {
+        Ok(death) => dead(vm, running, death),
+        Err(_) => VmError::BootFailed { vm: vm.vm.clone(), message: error.to_string(), console: running.evidence() },
+    }
+}
+
+/// The agent did not answer: where the launcher could say why, that is the message.
+fn no_answer(vm: &VmRef, running: &Running, limit: Duration) -> VmError {
+    let complaint =
+        [ConsolePort::Serial, ConsolePort::Virtio].into_iter().find_map(|port| running.launcher_complaint(port));
+    match complaint {
+        Some(message) => VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() },
+        None => VmError::BootTimeout { vm: vm.vm.clone(), waited: limit, console: running.evidence() },
+    }
+}

@@ -1,0 +1,182 @@
+//! What can go wrong with a machine.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::agent_client::AgentError;
+use crate::foundation::duration::format_duration;
+use crate::foundation::path_error::PathError;
+use crate::project::UnknownProfile;
+use crate::qemu::QemuError;
+
+/// How a guest went away by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Death {
+    /// Its kernel panicked; the kernel's own line, where the console has one.
+    Panicked(Option<String>),
+    /// It powered off.
+    PoweredOff,
+    /// It reset itself.
+    Reset,
+    /// QEMU ended; its status and last words.
+    QemuEnded(String),
+    /// The agent's channel broke.
+    AgentLost(String),
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked(Some(line)) => write!(f, "the guest's kernel panicked: {line}"),
+            Self::Panicked(None) => f.write_str("the guest's kernel panicked"),
+            Self::PoweredOff => f.write_str("the guest powered off by itself"),
+            Self::Reset => f.write_str("the guest reset itself"),
+            Self::QemuEnded(how) => write!(f, "QEMU ended: {how}"),
+            Self::AgentLost(why) => write!(f, "the agent in the guest is gone: {why}"),
+        }
+    }
+}
+
+/// A failed operation on a machine.
+#[derive(Debug)]
+pub enum VmError {
+    /// The waiting test must end.
+    Cancelled,
+    /// The profile is not in provium.toml.
+    UnknownProfile {
+        /// The VM that asked.
+        vm: String,
+        /// What is there instead.
+        source: UnknownProfile,
+    },
+    /// There is no provium.toml, hence no profile.
+    NoConfig,
+    /// The operation needs another state.
+    State {
+        /// The VM.
+        vm: String,
+        /// The operation, as Lua names it.
+        op: &'static str,
+        /// The state it is in.
+        state: &'static str,
+    },
+    /// A file or value of the profile can't be used.
+    Image {
+        /// The VM.
+        vm: String,
+        /// The profile.
+        profile: String,
+        /// The profile's key: `kernel`, `initrd`, …
+        key: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The machine this runs on can't boot any VM.
+    Environment(String),
+    /// QEMU or its control channel failed.
+    Qemu {
+        /// The VM.
+        vm: String,
+        /// The cause.
+        source: QemuError,
+    },
+    /// The agent did not answer in time.
+    BootTimeout {
+        /// The VM.
+        vm: String,
+        /// How long was waited.
+        waited: Duration,
+        /// What the guest's console said last.
+        console: String,
+    },
+    /// The guest can't be used although it came up.
+    BootFailed {
+        /// The VM.
+        vm: String,
+        /// Why.
+        message: String,
+        /// What the guest's console said last.
+        console: String,
+    },
+    /// The guest went away.
+    Dead {
+        /// The VM.
+        vm: String,
+        /// What was being done.
+        op: &'static str,
+        /// How it went away.
+        death: Death,
+        /// What its console said last.
+        console: String,
+    },
+    /// The guest refused an operation.
+    Agent {
+        /// The VM.
+        vm: String,
+        /// The cause: operation, path or program, errno.
+        source: AgentError,
+    },
+    /// A file of this run could not be written or read.
+    File(PathError),
+    /// The VM's log is not there.
+    NoConsole {
+        /// The VM.
+        vm: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::UnknownProfile { vm, source } => write!(f, "vm `{vm}`: {source}"),
+            Self::NoConfig => f.write_str(
+                "there is no provium.toml, so there are no profiles\nhint: write one beside the tests or above them",
+            ),
+            Self::State { vm, op, state } => {
+                write!(f, "vm `{vm}`: {op}: the VM is {}{}", article(state), hint(op, state))
+            }
+            Self::Image { vm, profile, key, message } => {
+                write!(f, "vm `{vm}`: profile `{profile}`: `{key}`: {message}")
+            }
+            Self::Environment(message) => f.write_str(message),
+            Self::Qemu { vm, source } => write!(f, "vm `{vm}`: {source}"),
+            Self::BootTimeout { vm, waited, console } => {
+                write!(
+                    f,
+                    "vm `{vm}`: boot: the agent did not answer within {}{console}\nhint: the option `agent_timeout` or \
+                     the profile's `timeout_scale` gives it longer",
+                    format_duration(*waited)
+                )
+            }
+            Self::BootFailed { vm, message, console } => write!(f, "vm `{vm}`: boot: {message}{console}"),
+            Self::Dead { vm, op, death, console } => write!(f, "vm `{vm}`: {op}: {death}{console}"),
+            Self::Agent { vm, source } => write!(f, "vm `{vm}`: {source}"),
+            Self::File(source) => source.fmt(f),
+            Self::NoConsole { vm, path } => {
+                write!(f, "vm `{vm}`: there is no console log yet (`{}`)", path.display())
+            }
+        }
+    }
+}
+
+fn article(state: &str) -> String {
+    match state {
+        "created" => "only created, not booted".to_owned(),
+        "shutdown" => "shut down".to_owned(),
+        state => state.to_owned(),
+    }
+}
+
+fn hint(op: &str, state: &str) -> &'static str {
+    match (op, state) {
+        (_, "created") => "\nhint: call `:boot()` first",
+        ("boot", "booted") => "\nhint: `:shutdown()` comes before another `:boot()`",
+        _ => "",
+    }
+}
+
+impl std::error::Error for VmError {}

@@ -1,0 +1,104 @@
+//! What QEMU is given: the kernel, the overlay with the agent in front of the user's initrd, the command line.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::bed::ProfileImages;
+use super::options::VmOptions;
+use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
+use crate::qemu::{self, KernelImage, ModuleTree, QemuError, initrd, release_directory};
+
+/// The drivers of the agent's channel, where the kernel has them as modules.
+const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_console"];
+/// Loaded where they are there; the guest is worse off without them, but works.
+const WELCOME: [&str; 1] = ["virtio_rng"];
+
+/// A problem with one of a profile's files: the profile's key, and what is wrong.
+pub type Problem = (&'static str, QemuError);
+
+/// The overlays of a run: machines that ask for the same share one file.
+pub struct ImageCache {
+    directory: PathBuf,
+    made: Mutex<HashMap<blake3::Hash, PathBuf>>,
+}
+
+impl ImageCache {
+    /// No image yet; they are written to `directory`.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory, made: Mutex::default() }
+    }
+
+    /// Looks at the kernel.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn kernel(images: &ProfileImages) -> Result<KernelImage, Problem> {
+        qemu::inspect(&images.kernel).map_err(|error| ("kernel", error))
+    }
+
+    /// The file for `-initrd`. Blocks: reads modules and the user's initrd.
+    ///
+    /// # Errors
+    /// A module that is missing, an initrd or agent that can't be used, a disk that is full.
+    pub fn initrd(
+        &self,
+        agent: &Path,
+        kernel: &KernelImage,
+        images: &ProfileImages,
+        options: &VmOptions,
+        guest_init: GuestInit,
+    ) -> Result<PathBuf, Problem> {
+        let modules = modules(kernel, images, options).map_err(|error| ("modules", error))?;
+        let files = options.files.iter().flatten().map(|file| BootFile {
+            path: file.path.clone(),
+            content: file.content.clone(),
+            mode: file.mode,
+        });
+        let plan = BootPlan {
+            init: guest_init,
+            modules: modules.iter().map(|module| format!("{}.ko", module.name)).collect(),
+            files: files.collect(),
+            hostname: options.hostname.clone(),
+        };
+        let program = initrd::read_agent(agent).map_err(|error| ("agent", error))?;
+        let entry =
+            |path: &str, mode, content| initrd::Entry { path: path.trim_start_matches('/').to_owned(), mode, content };
+        let mut entries = vec![entry(LAUNCHER_PATH, 0o755, program), entry(PLAN_PATH, 0o600, plan.encode())];
+        entries.extend(
+            modules
+                .into_iter()
+                .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}.ko", module.name), 0o600, module.content)),
+        );
+        let overlay = initrd::overlay(&entries).map_err(|error| ("initrd", QemuError::Image(error.to_string())))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&overlay);
+        hasher.update(images.initrd.as_deref().unwrap_or(Path::new("")).as_os_str().as_encoded_bytes());
+        let key = hasher.finalize();
+        // Held while the file is written: the second machine that wants it finds it whole.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = made.get(&key) {
+            return Ok(path.clone());
+        }
+        let path = self.directory.join(format!("initrd-{}", made.len()));
+        initrd::write(&overlay, images.initrd.as_deref(), &path).map_err(|error| ("initrd", error))?;
+        made.insert(key, path.clone());
+        Ok(path)
+    }
+}
+
+fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) -> Result<Vec<qemu::Module>, QemuError> {
+    let asked: Vec<&str> = options.load_modules.iter().flatten().map(String::as_str).collect();
+    let Some(directory) = &images.modules else {
+        return match asked.first() {
+            None => Ok(Vec::new()),
+            Some(name) => Err(QemuError::Image(format!(
+                "`{name}` can't be loaded: the profile has no `modules`\nhint: name the directory that holds lib/modules"
+            ))),
+        };
+    };
+    let mut tree = ModuleTree::open(&release_directory(directory, kernel.release.as_deref())?)?;
+    let mut wanted: Vec<&str> = DRIVERS.into_iter().chain(WELCOME).filter(|name| tree.has(name)).collect();
+    wanted.extend(asked);
+    tree.load_order(&wanted)
+}

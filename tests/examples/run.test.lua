@@ -1,0 +1,73 @@
+-- vm:run in every form, and what it returns.
+
+local vm = provium:vm("v", "stable"):boot()
+
+test("a lone string goes to the guest's shell", function(t)
+    t:assert_eq(vm:run("echo one two | tr a-z A-Z").stdout, "ONE TWO\n")
+end)
+
+test("a program with arguments runs without a shell", function(t)
+    t:assert_eq(vm:run("echo", {"$HOME", "a  b"}).stdout, "$HOME a  b\n")
+    t:assert_eq(vm:run({"echo", "$HOME", "a  b"}).stdout, "$HOME a  b\n")
+    t:assert_eq(vm:run("echo", {args = {"$HOME"}}).stdout, "$HOME\n")
+end)
+
+test("options set what the command finds", function(t)
+    t:assert_eq(vm:run("echo $COLOUR; pwd", {env = {COLOUR = "blue"}, cwd = "/etc"}).stdout, "blue\n/etc\n")
+    t:assert_eq(vm:run("cat", {stdin = "from the host"}).stdout, "from the host")
+    t:assert_eq(vm:run("id -un", {user = "tester"}):assert_ok():trim(), "tester")
+
+    vm:run("/usr/bin/printenv", {args = {"COLOUR"}, env = {COLOUR = "red"}, env_clear = true}):assert_ok()
+    vm:run("/usr/bin/printenv", {args = {"PATH"}, env = {COLOUR = "red"}, env_clear = true}):assert_fails()
+end)
+
+test("the result tells the outputs and the exit code apart", function(t)
+    local result = vm:run("echo out; echo err >&2; exit 3")
+    t:assert_eq(result.stdout, "out\n")
+    t:assert_eq(result.stderr, "err\n")
+    t:assert_eq(result.status, "exited")
+    t:assert_eq(result.exit_code, 3)
+    t:assert(not result:ok())
+    t:assert(result:assert_fails())
+end)
+
+test("assert_ok says what failed and how", function(t)
+    local message = tostring(t:assert_raises(function()
+        vm:run("echo reason >&2; exit 3"):assert_ok()
+    end))
+    t:assert_contains(message, "exit 3")
+    t:assert_contains(message, "reason")
+end)
+
+test("the output can be read as lines, as a word and as JSON", function(t)
+    t:assert_eq(vm:run("printf 'a\\nb\\n'"):lines(), {"a", "b"})
+    t:assert_eq(vm:run("echo '  word  '"):trim(), "word")
+    t:assert_eq(vm:run([[echo '{"name": "v", "sizes": [1, 2]}']]):json(), {name = "v", sizes = {1, 2}})
+end)
+
+test("a command that is killed or takes too long is told apart from one that fails", function(t)
+    local killed = vm:run("kill -KILL $$")
+    t:assert_eq(killed.status, "signalled")
+    t:assert_eq(killed.exit_code, -1)
+    t:assert_eq(killed.signal, 9)
+
+    local late = vm:run("sleep 1000", {timeout = "200ms"})
+    t:assert_eq(late.status, "timed_out")
+    t:assert_eq(late.exit_code, -2)
+    t:assert(late.timed_out)
+end)
+
+test("a background command does not hold the test up", function(t)
+    vm:run("sleep 1000 & echo $! >/tmp/sleeper"):assert_ok()
+    local pid = vm:read_file("/tmp/sleeper"):match("%d+")
+    t:assert_contains(vm:read_file("/proc/" .. pid .. "/cmdline"), "sleep")
+    vm:run("kill " .. pid):assert_ok()
+end)
+
+test("wait_until asks again until the answer is yes", function(t)
+    vm:run("(sleep 0.3; echo ready >/tmp/state) &"):assert_ok()
+    local state = wait_until(function()
+        return vm:run("grep ready /tmp/state"):ok() and vm:read_file("/tmp/state")
+    end, {timeout = "30s", desc = "the state file says ready"})
+    t:assert_eq(state, "ready\n")
+end)

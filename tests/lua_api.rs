@@ -1,0 +1,121 @@
+//! The Lua API without machines: the files of `tests/lua` are run by the real command.
+
+mod common;
+
+use std::path::Path;
+
+fn lua_dir() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lua")
+}
+
+#[test]
+fn assertions_and_globals() {
+    let run = common::provium(&lua_dir(), &["test", "assertions.test.lua", "--format", "json"]);
+    run.expect(0);
+    let events = run.events();
+    assert_eq!(common::test_done(&events, "print goes to the log")["log"], "seen\t1\tnil\nwritten 2\n");
+    let meta = &common::test_done(&events, "metadata is kept")["meta"];
+    assert_eq!((meta["spec"].as_str(), meta["subsystems"][0].as_str()), (Some("A-1"), Some("lua")));
+    for name in ["skipped by itself", "skipped by metadata"] {
+        let done = common::test_done(&events, name);
+        assert_eq!(done["status"], "skipped", "{done}");
+        assert!(done["message"].as_str().unwrap().starts_with("not "), "{done}");
+    }
+}
+
+#[test]
+fn failures_say_what_and_where() {
+    let run = common::provium(&lua_dir(), &["test", "failures.test.lua", "--format", "json"]);
+    run.expect(1);
+    let events = run.events();
+    let check = |name: &str, status: &str, parts: &[&str], place: &str| {
+        let done = common::test_done(&events, name);
+        assert_eq!(done["status"], status, "{done}");
+        let message = done["message"].as_str().unwrap();
+        for part in parts {
+            assert!(message.contains(part), "`{part}` is missing in {message}");
+        }
+        let trace = done["trace"][0].as_str().unwrap_or_default();
+        assert!(trace.ends_with(place), "{name}: {trace} is not {place}");
+    };
+    check("a difference is shown", "failed", &["tables", "-     2,", "+     3,"], "failures.test.lua:4");
+    check("a swallowed assertion still fails the test", "failed", &["swallowed"], "failures.test.lua:8");
+    check("an error of the test's own", "failed", &["attempt to index a nil value"], "failures.test.lua:13");
+    check("an error that is a table", "failed", &["code = 1"], "failures.test.lua:16");
+    check("an endless loop is stopped", "timed_out", &["timed out after 300ms"], "failures.test.lua:19");
+    check("a blocked call is stopped", "timed_out", &["timed out after 200ms"], ":23");
+    check("an endless coroutine is stopped", "timed_out", &["timed out after 200ms"], ":29");
+    assert_eq!(common::test_done(&events, "the file goes on after that")["status"], "passed");
+}
+
+#[test]
+fn a_file_that_does_not_load_is_a_failure() {
+    let dir = common::directory(&[
+        ("syntax.test.lua", "test('x', function(t)\n  t:assert(\nend)\n"),
+        ("scope.test.lua", "local x = nil\nx.y = 1\n"),
+        ("twice.test.lua", "test('a', function(t) end)\ntest('a', function(t) end)\n"),
+    ]);
+    let run = common::provium(dir.path(), &["test", "."]);
+    run.expect(1).says(&[
+        "syntax.test.lua:3:",
+        "scope.test.lua:2",
+        "attempt to index a nil value",
+        "there are two tests `a` in this file, first at twice.test.lua:1",
+    ]);
+}
+
+#[test]
+fn selection() {
+    let dir = common::directory(&[(
+        "tags.test.lua",
+        "test('quick', function(t) end)\n\
+         test('slow one', {slow = true}, function(t) end)\n\
+         test('tagged', {tags = {'net', 'cross'}, spec = 'A-1'}, function(t) end)\n\
+         test('lone', {tags = 'disk', spec = {'B-2', 'A-1'}}, function(t) end)\n",
+    )]);
+    let names = |args: &[&str]| -> Vec<String> {
+        let run = common::provium(dir.path(), &[&["test", "--format", "json"], args].concat());
+        run.expect(0);
+        let done = run.events().into_iter().filter(|event| event["kind"] == "test_done");
+        done.map(|event| event["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&[]), ["quick", "tagged", "lone"]);
+    assert_eq!(names(&["--include-slow"]), ["quick", "slow one", "tagged", "lone"]);
+    assert_eq!(names(&["--tag", "net", "--tag", "disk"]), ["tagged", "lone"]);
+    assert_eq!(names(&["--tag", "net", "--no-tag", "cross", "--allow-empty"]), Vec::<String>::new());
+    assert_eq!(names(&["--tag-meta", "spec=A-1"]), ["tagged", "lone"]);
+    assert_eq!(names(&["--tag-meta", "spec=B-2", "--filter", "tags"]), ["lone"]);
+    common::provium(dir.path(), &["test", "--tag", "nothing"]).expect(4);
+    common::provium(dir.path(), &["test", "--filter", "nothing"]).expect(4);
+}
+
+#[test]
+fn the_file_timeout_ends_the_file() {
+    let dir = common::directory(&[
+        ("a.test.lua", "test('hangs', function(t) sleep(100) end)\ntest('never begun', function(t) end)\n"),
+        ("b.test.lua", "test('next file', function(t) end)\n"),
+    ]);
+    let run = common::provium(dir.path(), &["test", "--timeout", "300ms", "--format", "json"]);
+    run.expect(1);
+    let events = run.events();
+    assert_eq!(common::test_done(&events, "hangs")["status"], "timed_out");
+    assert_eq!(common::test_done(&events, "next file")["status"], "passed");
+    assert!(!events.iter().any(|event| event["name"] == "never begun" && event["kind"] == "test_done"));
+}
+
+#[test]
+fn an_interrupt_ends_the_run_with_130() {
+    let dir = common::directory(&[(
+        "a.test.lua",
+        "test('waits', function(t) io.open('started', 'w'):close() sleep(100) end)\n",
+    )]);
+    let mut child = common::command(dir.path(), &["test"]).spawn().unwrap();
+    let started = dir.path().join("started");
+    while !started.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "ended before the test began");
+        std::thread::yield_now();
+    }
+    // SAFETY: the child is ours and not reaped yet.
+    unsafe { libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}

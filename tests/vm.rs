@@ -1,0 +1,137 @@
+//! Real guests under the real command: the files of `tests/vm`, and what must fail well.
+
+mod common;
+
+use std::path::Path;
+
+fn lua(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm").join(name)).unwrap()
+}
+
+#[test]
+fn the_guest_files_pass() {
+    let (guest, boot) = (lua("guest.test.lua"), lua("boot.test.lua"));
+    let dir = common::project(&[("tests/guest.test.lua", &guest), ("tests/boot.test.lua", &boot)]);
+    let events = dir.path().join("events.jsonl");
+    let run = common::provium(dir.path(), &["test", "--save-events", "events.jsonl"]);
+    run.expect(0).says(&["accelerator: tcg", "PASS tests/guest.test.lua: files"]);
+    let text = std::fs::read_to_string(events).unwrap();
+    let events: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |kind: &str| events.iter().filter(|event| event["kind"] == kind).count();
+    assert_eq!(count("vm_started"), count("vm_stopped"));
+    assert!(count("vm_ready") >= 6);
+    let ready = events.iter().find(|event| event["kind"] == "vm_ready").unwrap();
+    assert!(ready["kernel_release"].as_str().unwrap().starts_with("6."), "{ready}");
+    assert!(events.iter().any(|event| event["kind"] == "guest_panic"));
+    assert_eq!(common::qemu_processes(dir.path().to_str().unwrap()), Vec::<String>::new());
+}
+
+#[test]
+fn a_failing_test_shows_the_console() {
+    let dir = common::project(&[(
+        "tests/a.test.lua",
+        "test('fails', function(t)\n  local vm = provium:vm('v', 'linux'):boot()\n  \
+         vm:run('echo words-of-the-guest > /dev/console')\n  t:assert_eq(vm:run('echo 1').stdout, '2\\n')\nend)\n",
+    )]);
+    let run = common::provium(dir.path(), &["test"]);
+    run.expect(1).says(&[
+        "FAIL tests/a.test.lua: fails",
+        "tests/a.test.lua:4",
+        "\"1\\n\"",
+        "\"2\\n\"",
+        "words-of-the-guest",
+    ]);
+}
+
+#[test]
+fn a_time_out_ends_one_test_and_spares_the_file_s_machines() {
+    let dir = common::project(&[(
+        "tests/a.test.lua",
+        "local vm = provium:vm('f', 'linux'):boot()\n\
+         test('hangs', {timeout = '1s'}, function(t) pcall(function() vm:run('sleep 1000') end) vm:run('sleep 1000') end)\n\
+         test('goes on', function(t) t:assert_eq(vm:run('pidof sleep | wc -w'):trim(), '0') end)\n",
+    )]);
+    let run = common::provium(dir.path(), &["test", "--format", "json"]);
+    run.expect(1);
+    let events = run.events();
+    assert_eq!(common::test_done(&events, "hangs")["status"], "timed_out");
+    assert_eq!(common::test_done(&events, "goes on")["status"], "passed");
+}
+
+/// Runs one boot of a profile made of `profile` lines and returns the run.
+fn boot_with(profile: &str, files: &[(&str, &str)]) -> common::Run {
+    let text = format!("[profiles.linux]\n{profile}\n");
+    let test = "test('boots', function(t) provium:vm('v', 'linux'):boot() end)\n";
+    let all = [&[("provium.toml", text.as_str()), ("tests/a.test.lua", test)], files].concat();
+    let dir = common::directory(&all);
+    let run = common::provium(dir.path(), &["test"]);
+    assert_eq!(common::qemu_processes(dir.path().to_str().unwrap()), Vec::<String>::new());
+    run
+}
+
+#[test]
+fn bad_kernels() {
+    boot_with("kernel = 'no/such/bzImage'", &[]).expect(1).says(&[
+        "profile `linux`",
+        "`kernel`",
+        "no/such/bzImage",
+        "no such file",
+    ]);
+    boot_with("kernel = 'notes.txt'", &[("notes.txt", "not a kernel\n")]).expect(1).says(&[
+        "profile `linux`",
+        "notes.txt",
+        "is not a kernel",
+        "bzImage",
+    ]);
+}
+
+#[test]
+fn an_init_that_exits_and_one_that_is_missing() {
+    let guest = common::guest();
+    let base = format!("kernel = {:?}\nmodules = {:?}\ninitrd = {:?}\n", guest.kernel, guest.modules, guest.initrd);
+    boot_with(&format!("{base}cmdline = 'rdinit=/bin/true'"), &[])
+        .expect(1)
+        .says(&["panicked", "Attempted to kill init"]);
+    boot_with(&format!("{base}cmdline = 'rdinit=/no/such/init'"), &[]).expect(1).says(&["rdinit=/no/such/init"]);
+}
+
+#[test]
+fn a_guest_without_an_initrd_has_only_the_agent() {
+    let guest = common::guest();
+    let profile = format!("kernel = {:?}\nmodules = {:?}\n", guest.kernel, guest.modules);
+    let test = "test('alone', function(t)\n  local vm = provium:vm('v', 'linux'):boot()\n  \
+                t:assert_contains(vm:read_file('/proc/1/status'), 'Pid:')\n  \
+                local err = t:assert_raises(function() vm:run('true') end)\n  t:assert_contains(err, '/bin/sh')\nend)\n";
+    let text = format!("[profiles.linux]\n{profile}");
+    let dir = common::directory(&[("provium.toml", &text), ("tests/a.test.lua", test)]);
+    common::provium(dir.path(), &["test"]).expect(0);
+}
+
+#[test]
+fn no_qemu_and_an_impossible_accelerator() {
+    let dir = common::project(&[("tests/a.test.lua", "test('b', function(t) provium:vm('v', 'linux'):boot() end)\n")]);
+    let run = common::finish(common::command(dir.path(), &["test"]).env("PATH", "/nonexistent"));
+    run.expect(3).says(&["qemu-system-x86_64", "PATH", "hint:"]);
+    common::provium(dir.path(), &["test", "--qemu", "/no/such/qemu"]).expect(3).says(&["/no/such/qemu", "--qemu"]);
+}
+
+#[test]
+fn ctrl_c_takes_the_guests_down() {
+    let dir = common::project(&[(
+        "tests/a.test.lua",
+        "test('w', function(t) local vm = provium:vm('v', 'linux'):boot() io.open('up', 'w'):close() vm:run('sleep 1000') end)\n",
+    )]);
+    let mut child = common::command(dir.path(), &["test"]).spawn().unwrap();
+    let up = dir.path().join("up");
+    while !up.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "ended before the guest was up");
+        std::thread::yield_now();
+    }
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
+    // SAFETY: the child is ours and not reaped yet.
+    unsafe { libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    for pid in children.split_whitespace() {
+        assert!(!Path::new("/proc").join(pid).exists(), "process {pid} was left behind");
+    }
+}

@@ -1,0 +1,108 @@
+-- One VM at file scope, shared by every test: what a guest can be asked to do.
+
+local vm = provium:vm("shared", "linux"):boot()
+
+test("a lone string goes to the shell", function(t)
+  local r = vm:run("echo out; echo err >&2; exit 3")
+  t:assert_eq({r.exit_code, r.stdout, r.stderr, r.status}, {3, "out\n", "err\n", "exited"})
+  t:assert(not r:ok())
+  t:assert_eq(r.signal, nil)
+  t:assert_eq(r.timed_out, false)
+  t:assert(r.duration > 0)
+end)
+
+test("programs run without a shell", function(t)
+  t:assert_eq(vm:run("echo", {"$HOME", "a  b"}).stdout, "$HOME a  b\n")
+  t:assert_eq(vm:run({"echo", "-n", "x"}).stdout, "x")
+  t:assert_eq(vm:run("echo", {args = {"y"}}):assert_ok():trim(), "y")
+end)
+
+test("options", function(t)
+  local r = vm:run("echo $A; pwd; cat", {env = {A = "1"}, cwd = "/tmp", stdin = "in\0put"})
+  t:assert_eq(r.stdout, "1\n/tmp\nin\0put")
+  t:assert_eq(vm:run("env", {args = {}, env_clear = true, env = {ONLY = "x"}}).stdout, "ONLY=x\n")
+  t:assert_eq(vm:run("id -un", {user = "tester"}):trim(), "tester")
+end)
+
+test("results", function(t)
+  t:assert_eq(vm:run("printf 'a\\nb\\n'"):lines(), {"a", "b"})
+  t:assert_eq(vm:run([[echo '{"a": [1, 2]}']]):json(), {a = {1, 2}})
+  t:assert_eq(vm:run("false"):assert_fails().exit_code, 1)
+  local err = t:assert_raises(function() vm:run("echo said; echo no >&2; exit 7"):assert_ok() end)
+  for _, part in ipairs{"exit 7", "said", "no", "vm `shared`"} do t:assert_contains(err, part) end
+end)
+
+test("signals and time-outs", function(t)
+  local r = vm:run("kill -9 $$")
+  t:assert_eq({r.exit_code, r.status, r.signal}, {-1, "signalled", 9})
+  local slow = vm:run("echo before; sleep 1000", {timeout = "500ms"})
+  t:assert_eq({slow.exit_code, slow.status, slow.timed_out, slow.stdout}, {-2, "timed_out", true, "before\n"})
+end)
+
+test("a background child does not hold run up, and lives on", function(t)
+  vm:run("sleep 1000 & echo $! > /tmp/pid"):assert_ok()
+  t:assert(vm:run("kill -0 $(cat /tmp/pid)"):ok())
+  vm:run("kill $(cat /tmp/pid)"):assert_ok()
+end)
+
+test("binary output is exact", function(t)
+  local r = vm:run("i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\"; i=$((i+1)); done"):assert_ok()
+  local all = {}
+  for i = 0, 255 do all[#all + 1] = string.char(i) end
+  t:assert_eq(r.stdout, table.concat(all))
+end)
+
+test("32 MiB of output arrive whole", function(t)
+  local r = vm:run("dd if=/dev/zero bs=1M count=32 2>/dev/null | tr '\\0' x"):assert_ok()
+  t:assert_eq(#r.stdout, 32 * 1024 * 1024)
+  t:assert_eq(r.stdout:find("[^x]"), nil)
+end)
+
+test("files", function(t)
+  local data = ("\0\1\255line\n"):rep(100000)
+  vm:write_file("/tmp/data", data, {mode = tonumber("640", 8)})
+  t:assert(vm:read_file("/tmp/data") == data)
+  t:assert_eq(vm:run("stat -c %a /tmp/data"):trim(), "640")
+  vm:write_file("/tmp/empty", "")
+  t:assert_eq(vm:read_file("/tmp/empty"), "")
+  t:assert_contains(vm:read_file("/proc/version"), "Linux version")
+end)
+
+test("errors name the VM, the operation, the path and errno", function(t)
+  local function raises(fn, ...)
+    local err = t:assert_raises(fn)
+    for _, part in ipairs{"vm `shared`", ...} do t:assert_contains(err, part) end
+    t:assert_match(err, "guest%.test%.lua:%d+: ")
+  end
+  raises(function() vm:read_file("/no/such") end, "/no/such", "ENOENT")
+  raises(function() vm:read_file("/tmp") end, "/tmp", "EISDIR")
+  raises(function() vm:write_file("/proc/version", "x") end, "/proc/version")
+  raises(function() vm:run({"/no/such/program"}) end, "/no/such/program", "ENOENT")
+  raises(function() vm:run("true", {cwd = "/no/such"}) end, "/no/such", "ENOENT")
+  raises(function() vm:run("true", {user = "stranger"}) end, "stranger")
+  raises(function() vm:run({"/etc/passwd"}) end, "EACCES")
+  raises(function() vm:boot() end, "boot", "booted")
+  t:assert_contains(t:assert_raises(function() vm:run("true", {cvd = "/"}) end), "did you mean `cwd`?")
+  t:assert_contains(t:assert_raises(function() vm:run("true", {"a", cwd = "/"}) end), "positional")
+end)
+
+test("the console holds the kernel's words", function(t)
+  vm:run("echo marker-on-the-console > /dev/console"):assert_ok()
+  wait_until(function() return vm:console():read_log():find("marker-on-the-console", 1, true) end, {desc = "the marker"})
+end)
+
+test("accessors", function(t)
+  t:assert_eq({vm:name(), vm:profile(), vm:state()}, {"shared", "linux", "booted"})
+  t:assert(vm:pid() > 1)
+  t:assert_eq(vm:cpus(), 1)
+  t:assert_eq(vm:memory(), 512 * 1024 * 1024)
+end)
+
+test("what the file made is found by name", function(t)
+  t:assert(provium:vm("shared") == vm)
+  t:assert(provium.shared == vm)
+  t:assert_eq(provium.nobody, nil)
+  local err = t:assert_raises(function() provium:vm("shared", "linux") end)
+  t:assert_contains(err, "created at")
+  t:assert_match(err, "guest%.test%.lua:3")
+end)
