@@ -82,7 +82,10 @@ fn global_options() {
 #[test]
 fn faults_name_the_argument_and_what_was_expected() {
     let fault = |words: &[&str]| line::<TestArgs>(words).unwrap_err().to_string();
-    assert!(fault(&["--timeout", "5d"]).contains("invalid value '5d' for '--timeout <DUR>': expected seconds"));
+    assert!(
+        fault(&["--timeout", "5d"])
+            .contains("invalid value '5d' for '--timeout <DUR>': `5d` is not a time, expected seconds")
+    );
     assert!(fault(&["--tag-meta", "x"]).contains("expected `KEY=VALUE`, found `x`"));
     assert!(fault(&["-v", "-q"]).contains("cannot be used with"));
     assert!(fault(&["--acel", "kvm"]).contains("--accel"));
