@@ -2,6 +2,7 @@
 //!
 //! `PROVIUM_UPDATE_SNAPSHOTS=1 cargo test --test cli_help` writes the snapshot anew.
 
+#![cfg(feature = "host")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,7 +56,9 @@ impl QemuProcess {
             .args(arguments(spec, qmp_theirs.as_raw_fd(), agent_theirs.as_raw_fd()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stderr(Stdio::piped())
+            // Ctrl-C on the terminal is for provium, which takes its machines down in order.
+            .process_group(0);
         let inherit = vec![OwnedFd::from(qmp_theirs), OwnedFd::from(agent_theirs)];
         let child = process::spawn(command, inherit)
             .map_err(|error| QemuError::Start(format!("`{}`: {}", binary.path.display(), describe_io(&error))))?;

@@ -103,12 +103,15 @@ mod tests {
     fn each_signal_cancels_and_the_second_ends_the_process() {
         for (signal, name) in [(libc::SIGINT, "SIGINT"), (libc::SIGTERM, "SIGTERM"), (libc::SIGHUP, "SIGHUP")] {
             let (mut child, mut lines) = start();
+            // `wait` would close it, and the child would end by itself.
+            let stdin = child.stdin.take();
             send(&child, signal);
             let mut told = [lines.next().unwrap(), lines.next().unwrap()];
             told.sort();
             assert_eq!(told, ["cancelled: interrupted".to_owned(), format!("told {name}")]);
             send(&child, libc::SIGINT);
             assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED));
+            drop(stdin);
         }
     }
 }

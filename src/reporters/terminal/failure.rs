@@ -14,7 +14,7 @@ const CONSOLE_TAIL: usize = 4096;
 pub(super) fn failed_test(test: &TestDone, paint: Paint) -> String {
     let mut out = String::new();
     if let Some(message) = &test.message {
-        out += &indent(message, INDENT);
+        out += &indent(beyond_the_time_out(test.status, message), INDENT);
     }
     out += &places(&test.trace, test.source.as_ref(), paint);
     out += &details(test, paint);
@@ -22,6 +22,12 @@ pub(super) fn failed_test(test: &TestDone, paint: Paint) -> String {
         out += &console_tail(console, paint);
     }
     out
+}
+
+/// The message without the line that says again that the test timed out.
+fn beyond_the_time_out(status: TestStatus, message: &str) -> &str {
+    let (first, rest) = message.split_once('\n').unwrap_or((message, ""));
+    if status == TestStatus::TimedOut && first.starts_with("timed out after ") { rest } else { message }
 }
 
 /// What a test that passed has to say with `-v`.

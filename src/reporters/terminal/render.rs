@@ -3,7 +3,8 @@
 use super::colour::{Paint, Style};
 use super::failure;
 use super::summary::summary;
-use super::text::{duration, indent, limit, one_line, plural};
+use super::text::{duration, indent, one_line, plural};
+use crate::foundation::duration::{format_duration, from_seconds};
 use crate::run_events::{
     AcceleratorChosen, Event, EventKind, FileDone, FilePhase, FileStatus, ProfileRealiseProgress, QemuInfo,
     RealiseStep, RunStarted, TestDone, TestStatus, VmReady, VmRef, VmStarted, VmStopped, Warning,
@@ -154,9 +155,8 @@ impl Renderer {
         let took = duration(test.duration);
         match test.status {
             TestStatus::Failed | TestStatus::TimedOut => {
-                let how = match (test.status, test.limit) {
-                    (TestStatus::TimedOut, Some(seconds)) => format!("timed out after {}", limit(seconds)),
-                    (TestStatus::TimedOut, None) => format!("timed out after {took}"),
+                let how = match test.status {
+                    TestStatus::TimedOut => format!("timed out after {}", time_limit(test)),
                     _ => format!("({took})"),
                 };
                 self.failures.push(label.clone());
@@ -196,6 +196,12 @@ impl Renderer {
         self.failures.push(label);
         text
     }
+}
+
+/// The limit that the test ran into or, where it was not its own, how long it ran.
+fn time_limit(test: &TestDone) -> String {
+    let seconds = test.limit.unwrap_or(test.duration);
+    from_seconds(seconds).map_or_else(|_| duration(seconds), format_duration)
 }
 
 fn vm_label(vm: &VmRef) -> String {

@@ -50,7 +50,8 @@ fn story() -> Vec<Event> {
     let file = |name: &str| FileRef { file: name.into() };
     let skipped =
         TestDone { message: Some("needs KVM".into()), ..done("a.test.lua", "fast", TestStatus::Skipped, 0.0) };
-    let slow = TestDone { limit: Some(5.0), ..done("b.test.lua", "hangs", TestStatus::TimedOut, 5.012) };
+    let message = Some("timed out after 5s\nbefore that: not equal".into());
+    let slow = TestDone { limit: Some(5.0), message, ..done("b.test.lua", "hangs", TestStatus::TimedOut, 5.012) };
     let passed = TestDone { log: "booted\n".into(), ..done("a.test.lua", "boots", TestStatus::Passed, 1.234) };
     let kinds = vec![
         EventKind::RunStarted(RunStarted {
@@ -161,7 +162,7 @@ FAIL c.test.lua: could not load
     c.test.lua:3: unexpected symbol near `}`
 ";
 
-const TIMED_OUT: &str = "FAIL b.test.lua: hangs timed out after 5s\n";
+const TIMED_OUT: &str = "FAIL b.test.lua: hangs timed out after 5s\n    before that: not equal\n";
 
 #[test]
 fn a_run_as_people_see_it() {

@@ -82,14 +82,6 @@ fn minutes(seconds: f64) -> String {
     format!("{:.0}m {:02.0}s", (whole / 60.0).floor(), whole % 60.0)
 }
 
-/// A limit as it was given: `5s`, `0.5s`, `2m 30s`, `5m`.
-pub(super) fn limit(seconds: f64) -> String {
-    if seconds < 60.0 || seconds.fract() != 0.0 {
-        return format!("{seconds}s");
-    }
-    if seconds % 60.0 == 0.0 { format!("{:.0}m", seconds / 60.0) } else { minutes(seconds) }
-}
-
 /// `1 file`, `2 files`.
 pub(super) fn plural(count: u64, noun: &str) -> String {
     if count == 1 { format!("{count} {noun}") } else { format!("{count} {noun}s") }
@@ -127,7 +119,6 @@ mod tests {
         assert_eq!([0.0, 1.234, 59.99].map(duration), ["0.00s", "1.23s", "59.99s"]);
         assert_eq!([59.999, 125.0, 3600.0].map(duration), ["1m 00s", "2m 05s", "60m 00s"]);
         assert_eq!([12.34, 119.7].map(long_duration), ["12.3s", "2m 00s"]);
-        assert_eq!([5.0, 0.5, 300.0, 150.0].map(limit), ["5s", "0.5s", "5m", "2m 30s"]);
     }
 
     proptest! {
