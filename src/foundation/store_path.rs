@@ -116,7 +116,7 @@ impl StorePath {
     }
 
     /// As a path of the file system.
-    pub fn to_path(&self) -> PathBuf {
+    pub fn to_path_buf(&self) -> PathBuf {
         PathBuf::from(&self.0)
     }
 }
