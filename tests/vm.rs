@@ -1,5 +1,7 @@
 //! Real guests under the real command: the files of `tests/vm`, and what must fail well.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::path::Path;

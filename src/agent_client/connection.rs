@@ -55,13 +55,9 @@ pub struct AgentClient {
 pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentError> {
     let (mut reader, writer) = stream.into_split();
     let mut decoder = Decoder::default();
-    let hello = loop {
-        match next_message(&mut reader, &mut decoder).await? {
-            (_, ToHost::Hello(hello)) => break hello,
-            (_, other) => {
-                return Err(AgentError::Closed(format!("expected the agent's hello, found {}", name(&other))));
-            }
-        }
+    let hello = match next_message(&mut reader, &mut decoder).await? {
+        (_, ToHost::Hello(hello)) => hello,
+        (_, other) => return Err(AgentError::Closed(format!("expected the agent's hello, found {}", name(&other)))),
     };
     if hello.version != PROTOCOL_VERSION {
         return Err(AgentError::Version { found: hello.version });
@@ -91,7 +87,7 @@ fn name(message: &ToHost) -> &'static str {
 async fn next_message(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<(u32, ToHost), AgentError> {
     let mut buffer = vec![0; READ];
     loop {
-        let decoded = match decoder.next() {
+        let decoded = match decoder.next_frame() {
             Ok(Some((request, kind, payload))) => ToHost::decode(kind, payload).map(|message| Some((request, message))),
             Ok(None) => Ok(None),
             Err(error) => Err(error),
@@ -128,7 +124,7 @@ async fn read(mut reader: OwnedReadHalf, mut decoder: Decoder, shared: Arc<Share
 /// Hands all whole messages to their requests; what nobody waits for (any more) is dropped.
 fn drain(decoder: &mut Decoder, shared: &Shared) -> Result<(), String> {
     loop {
-        let (request, message) = match decoder.next() {
+        let (request, message) = match decoder.next_frame() {
             Ok(None) => return Ok(()),
             Ok(Some((request, kind, payload))) => match ToHost::decode(kind, payload) {
                 Ok(message) => (request, message),

@@ -48,6 +48,9 @@ pub(super) fn put(out: &mut Vec<u8>, request: u32, kind: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
+/// Request, kind, payload.
+pub type Frame<'a> = (u32, u8, &'a [u8]);
+
 /// Cuts a byte stream into frames. Holds at most one frame and what came with it.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -68,11 +71,11 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame: request, kind, payload.
+    /// The next whole frame.
     ///
     /// # Errors
     /// A frame that is announced too long; the stream can't be followed then.
-    pub fn next(&mut self) -> Result<Option<(u32, u8, &[u8])>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         let waiting = &self.buffer[self.start..];
         let Some((header, rest)) = waiting.split_at_checked(HEADER) else { return Ok(None) };
         let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);

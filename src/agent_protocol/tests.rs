@@ -84,10 +84,10 @@ proptest! {
         let mut decoder = Decoder::default();
         // Byte by byte: a frame may arrive in any pieces.
         for byte in &out {
-            prop_assert_eq!(decoder.next().unwrap(), None);
+            prop_assert_eq!(decoder.next_frame().unwrap(), None);
             decoder.push(&[*byte]);
         }
-        let (request, kind, payload) = decoder.next().unwrap().unwrap();
+        let (request, kind, payload) = decoder.next_frame().unwrap().unwrap();
         prop_assert_eq!((request, ToGuest::decode(kind, payload).unwrap()), (9, message));
     }
 
@@ -97,7 +97,7 @@ proptest! {
         let _ = ToHost::decode(kind, &bytes);
         let mut decoder = Decoder::default();
         decoder.push(&bytes);
-        while let Ok(Some((_, kind, payload))) = decoder.next() {
+        while let Ok(Some((_, kind, payload))) = decoder.next_frame() {
             prop_assert!(payload.len() <= LARGEST_PAYLOAD);
             let _ = ToHost::decode(kind, payload);
         }

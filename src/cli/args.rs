@@ -36,7 +36,7 @@ pub struct Args {
 #[expect(missing_docs, reason = "each command's arguments say what it is, and users read that")]
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    Test(TestArgs),
+    Test(Box<TestArgs>),
     Build(BuildArgs),
     Profile(ProfileArgs),
     Completions(CompletionsArgs),

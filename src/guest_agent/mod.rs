@@ -24,17 +24,20 @@ use std::os::fd::{FromRawFd, OwnedFd};
 /// As PID 1 it is the launcher. `--agent …` is what the launcher starts; `--fd N` speaks on an inherited descriptor (for
 /// tests on a host).
 pub fn main() {
+    if std::process::id() == 1 {
+        launcher::launch();
+    }
     let mut args = std::env::args().skip(1);
-    match (std::process::id(), args.next().as_deref()) {
-        (_, Some("--agent")) => launcher::agent(args),
-        (_, Some("--fd")) => match args.next().and_then(|fd| fd.parse::<i32>().ok()) {
-            // SAFETY: the caller hands the descriptor over by naming it.
+    match args.next().as_deref() {
+        Some("--agent") => launcher::agent(args),
+        Some("--fd") => match args.next().and_then(|fd| fd.parse::<i32>().ok()) {
             Some(fd) if fd > 2 => {
-                server::serve(unsafe { OwnedFd::from_raw_fd(fd) }, None, server::hello(None, Vec::new()))
+                // SAFETY: the caller hands the descriptor over by naming it.
+                let channel = unsafe { OwnedFd::from_raw_fd(fd) };
+                server::serve(channel, None, server::hello(None, Vec::new()));
             }
             _ => usage(),
         },
-        (1, _) => launcher::launch(),
         _ => usage(),
     }
 }

@@ -94,10 +94,9 @@ fn names(directory: OwnedFd) -> Vec<String> {
 pub fn complain(message: &str) {
     let text: String = message.lines().map(|line| format!("provium-agent: fatal: {line}\r\n")).collect();
     for console in [b"/dev/console" as &[u8], b"/dev/kmsg"] {
-        if let Ok(file) = sys::open(console, libc::O_WRONLY | libc::O_NOCTTY, 0) {
-            if sys::write(file.as_fd(), text.as_bytes()).is_ok() {
-                return;
-            }
+        let file = sys::open(console, libc::O_WRONLY | libc::O_NOCTTY, 0);
+        if file.is_ok_and(|file| sys::write(file.as_fd(), text.as_bytes()).is_ok()) {
+            return;
         }
     }
     eprint!("{text}");

@@ -63,14 +63,10 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-        let mut collect = false;
+        let (mut collect, mut gone) = (false, false);
         for event in &events[..count] {
             match Source::from_token(event.u64) {
-                Some(Source::Channel) => {
-                    if !host.receive(&channel, &processes, &out)? {
-                        return Ok(());
-                    }
-                }
+                Some(Source::Channel) => gone |= !host.receive(&channel, &processes, &out)?,
                 Some(Source::Signals) => {
                     empty(&signals);
                     collect = true;
@@ -80,6 +76,9 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
                 Some(output) => processes.output_ready(output, &out)?,
                 None => {}
             }
+        }
+        if gone {
+            return Ok(());
         }
         // Last: what the ended processes wrote before is on its way then.
         if collect {
@@ -123,7 +122,7 @@ impl Host {
             Err(error) => return Err(error),
         }
         loop {
-            let message = match self.decoder.next() {
+            let message = match self.decoder.next_frame() {
                 Ok(None) => return Ok(true),
                 Ok(Some((request, kind, payload))) => ToGuest::decode(kind, payload).map(|message| (request, message)),
                 Err(error) => Err(error),

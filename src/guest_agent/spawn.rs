@@ -138,13 +138,13 @@ fn prepare_and_exec(plan: &Plan) -> (Stage, i32) {
         }
         if let Some((uid, gid, groups)) = &plan.user {
             // An ordinary user's agent may name only itself; then there is nothing to change.
-            if libc::geteuid() != *uid || libc::getegid() != *gid {
-                if libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) < 0
-                    || libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid) < 0
-                    || libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid) < 0
-                {
-                    return last(Stage::User);
-                }
+            let other = libc::geteuid() != *uid || libc::getegid() != *gid;
+            let changed = !other
+                || libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) == 0
+                    && libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid) == 0
+                    && libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid) == 0;
+            if !changed {
+                return last(Stage::User);
             }
         }
         if libc::chdir(plan.cwd.as_ptr()) < 0 {

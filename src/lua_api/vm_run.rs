@@ -17,6 +17,9 @@ use crate::testbed::{Program, RunSpec};
 /// Options of the options form.
 const OPTIONS: &[&str] = &["args", "env", "env_clear", "cwd", "stdin", "timeout", "timeout_ms", "user"];
 
+/// Names and values of environment variables.
+type Variables = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Runs a command and waits for it.
 ///
 /// # Errors
@@ -126,7 +129,7 @@ fn timeout(args: &Args, options: &Options) -> Result<Option<Duration>, ApiError>
     }
 }
 
-fn environment(args: &Args, options: &Options) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ApiError> {
+fn environment(args: &Args, options: &Options) -> Result<Variables, ApiError> {
     let table = match options.value("env")? {
         Value::Nil => return Ok(Vec::new()),
         Value::Table(table) => table,

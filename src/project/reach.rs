@@ -154,7 +154,7 @@ require "lib.a"; require('lib.b') x = [==[ long ]] ]==] .. "a\"b""#;
         file("tests/lib/help.lua", "return provium:vm('x', 'b')");
         file("tests/lib/loop.lua", "require('lib.loop') vm_fixture('base')");
         let project = super::super::Project { roots: vec![dir.path().join("tests")], ..project };
-        assert_eq!(profiles_named_in(&project, &[one.clone()]), BTreeSet::from(["b".to_owned()]));
+        assert_eq!(profiles_named_in(&project, std::slice::from_ref(&one)), BTreeSet::from(["b".to_owned()]));
         file("tests/base.fixture.lua", "provium:vm('x', 'c')");
         assert_eq!(profiles_named_in(&project, &[one]).len(), 2);
         let none = file("tests/none.test.lua", "provium:vm('x', 'a' .. 'b')  -- computed");

@@ -52,7 +52,7 @@ pub fn plain(bytes: &[u8]) -> String {
             '\u{1b}' => match characters.peek() {
                 Some('[') => {
                     characters.next();
-                    while let Some(next) = characters.next() {
+                    for next in characters.by_ref() {
                         if ('@'..='~').contains(&next) {
                             break;
                         }
