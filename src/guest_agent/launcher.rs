@@ -8,7 +8,7 @@ use std::path::Path;
 use super::ops::Root;
 use super::port::{Devices, complain};
 use super::sys::{self, c_string, check};
-use super::{server, uevents};
+use super::{server, settle, uevents};
 use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
 
 /// What the agent is started as: systemd spares processes whose name begins so when it switches root.
@@ -237,7 +237,7 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
     };
     let devices =
         Devices { sys: own(sys), dev: own(dev), announcements: (announcements >= 0).then(|| own(announcements)) };
-    let root = Root::new(own(proc));
+    let proc = own(proc);
     let mut errno = [0; 4];
     // The pipe ends without a word when init was executed, or when there is none to execute.
     if boot_error.is_none() && sys::read(own(exec_result).as_fd(), &mut errno).is_ok_and(|count| count == 4) {
@@ -245,7 +245,12 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
         boot_error = Some(format!("the guest's init could not be executed: {error}"));
     }
     match devices.port() {
-        Ok(port) => server::serve(port, Some(root), server::hello(boot_error, notices)),
+        Ok(port) => {
+            if boot_error.is_none() {
+                settle::wait(&proc);
+            }
+            server::serve(port, Some(Root::new(proc)), server::hello(boot_error, notices));
+        }
         Err(error) => complain(&format!("the agent's port can't be used: {error}")),
     }
 }

@@ -12,6 +12,7 @@ mod out;
 mod port;
 mod processes;
 mod server;
+mod settle;
 mod spawn;
 mod sys;
 mod uevents;

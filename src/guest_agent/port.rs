@@ -66,7 +66,7 @@ impl Devices {
 }
 
 /// The names in a directory, without `.` and `..`.
-fn names(directory: OwnedFd) -> Vec<String> {
+pub(super) fn names(directory: OwnedFd) -> Vec<String> {
     use std::os::fd::IntoRawFd;
     let mut found = Vec::new();
     // SAFETY: fdopendir takes the descriptor over; each entry is read before the next call.
