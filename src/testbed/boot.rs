@@ -13,7 +13,7 @@ use super::running::{ConsoleFiles, ConsolePort, Running};
 use crate::agent_client::{self, AgentError, Hello};
 use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME};
 use crate::foundation::path_error::PathContext;
-use crate::project::{CmdlineRequest, Profile, effective_cmdline};
+use crate::project::{Arch, CmdlineRequest, Profile, effective_cmdline};
 use crate::qemu::{End, MachineSpec, QemuProcess};
 use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
 
@@ -34,6 +34,14 @@ pub async fn boot(
     started: impl FnOnce(Arc<Running>),
 ) -> Result<(), VmError> {
     let begun = Instant::now();
+    if profile.arch != Arch::host() {
+        let message = format!(
+            "`{}` can't be booted on this host: guests of another architecture are not supported yet, expected `{}`",
+            profile.arch.name(),
+            Arch::host().name()
+        );
+        return Err(VmError::Image { vm: vm.vm.clone(), profile: profile.name.clone(), key: "arch", message });
+    }
     let machine = bed.machine().await?;
     let images = bed.profile_images(&vm.vm, profile).await?;
     let prepared = prepare(bed, vm, profile, options, &images).await?;
