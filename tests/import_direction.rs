@@ -1,5 +1,7 @@
 //! Rooms import downwards only: each `use crate::…` is held against the layers of `docs/architecture.md`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -25,15 +27,22 @@ fn allowed(room: &str) -> &'static [&'static str] {
     match room {
         "project" | "run_events" | "agent_protocol" | "qemu" | "nix_realiser" => &["foundation"],
         "guest_agent" | "agent_client" => &["foundation", "agent_protocol"],
-        "testbed" => {
-            &["foundation", "project", "run_events", "agent_protocol", "agent_client", "qemu", "nix_realiser"]
-        }
+        "testbed" => &["foundation", "project", "run_events", "agent_protocol", "agent_client", "qemu", "nix_realiser"],
         "lua_api" => &["foundation", "project", "run_events", "agent_protocol", "testbed"],
         "scheduler" => &["foundation", "project", "run_events"],
         "reporters" => &["foundation", "run_events"],
         "cli" => &[
-            "foundation", "project", "run_events", "agent_protocol", "agent_client", "qemu", "nix_realiser", "testbed",
-            "lua_api", "scheduler", "reporters",
+            "foundation",
+            "project",
+            "run_events",
+            "agent_protocol",
+            "agent_client",
+            "qemu",
+            "nix_realiser",
+            "testbed",
+            "lua_api",
+            "scheduler",
+            "reporters",
         ],
         _ => &[],
     }
@@ -41,7 +50,8 @@ fn allowed(room: &str) -> &'static [&'static str] {
 
 /// The rooms that a text of `room` names after `crate::`, also in braces: `use crate::{a, b::c}`.
 fn imports(text: &str) -> Vec<String> {
-    let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         let rest = code[at + "crate::".len()..].trim_start();
