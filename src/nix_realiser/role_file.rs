@@ -27,7 +27,7 @@ pub(super) fn resolve(wanted: &Wanted, store_path: &StorePath) -> Result<Realise
         output: store_path.to_string(),
         looked_for,
         holds: holds(output),
-        hint,
+        hint: hint.map(Into::into),
         asked_by: vec![wanted.asked_by.clone()],
     };
     if let Some(file) = &wanted.value.file {
