@@ -25,6 +25,7 @@ const OUTPUTS: &str = r#"
         kernel = drv "kernel" "mkdir $out; echo kernel > $out/bzImage; echo map > $out/System.map";
         alias = kernel;
         initrd = drv "initrd" "mkdir $out; echo initrd > $out/initrd.zst";
+        initrds = drv "initrds" "mkdir $out; touch $out/initrd.gz $out/initrd.xz";
         modules = drv "modules" "mkdir -p $out/lib/modules/6.1; touch $out/lib/modules/6.1/modules.dep";
         multi = more "multi" "mkdir $out $dev; echo out > $out/bzImage; echo dev > $dev/vmlinux" { outputs = [ "out" "dev" ]; };
         both = multi // { meta.outputsToInstall = [ "out" "dev" ]; };
@@ -150,7 +151,7 @@ fn attributes_that_are_not_there() {
     let mut realiser = world.realiser();
     let text = failure(&mut realiser, &[kernel(".#multi"), wanted_as(".#kernl", Role::Kernel, "vmlinux")]);
     assert!(text.starts_with("there is no `.#kernl` (asked for by profile `p`, key `vmlinux`): flake '"), "{text}");
-    assert!(text.contains("-linux` has `alias`, `both`, `disk`, `fails`, `initrd`, `kernel`"), "{text}");
+    assert!(text.contains("-linux` has `alias`, `both`, `disk`, `fails`, `initrd`, `initrds`, `kernel`"), "{text}");
     assert!(
         text.contains(
             "
@@ -240,6 +241,9 @@ fn files_and_paths_that_are_not_there() {
     assert!(text.contains("\n  it holds:\n    System.map\n    bzImage\nhint: did you mean `bzImage`?"), "{text}");
     let text = failure(&mut realiser, &[kernel(".#modules")]);
     assert!(text.contains("has no `bzImage`, `Image`, `zImage`, `vmlinuz.efi` or `vmlinux`"), "{text}");
+    assert!(text.ends_with("\nhint: name the file: `.#modules//FILE`"), "{text}");
+    let text = failure(&mut realiser, &[wanted_as(".#initrds", Role::Initrd, "initrd")]);
+    assert!(text.contains("hint: it holds more than one `initrd.*`; name the file"), "{text}");
     let text = failure(&mut realiser, &[wanted_as(".#kernel", Role::DiskImage, "disks")]);
     assert!(text.contains("-kernel` has no file for this key") && text.contains("System.map"), "{text}");
     let text = failure(&mut realiser, &[wanted_as(".#kernel", Role::Modules, "modules")]);
