@@ -1,5 +1,6 @@
 //! The realiser against the real nix, and against a fake one for what the real one can't be made to say.
 
+#![cfg(feature = "host")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod fake_nix;

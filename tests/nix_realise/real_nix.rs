@@ -393,6 +393,8 @@ fn a_killed_runs_roots_go_with_the_next_start() {
     let killed = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "real_nix::helper_a_run_that_is_killed", "--nocapture"])
         .env("PROVIUM_TEST_STATE", world.path("provium"))
+        // What it can't tidy itself goes with this test's own directory.
+        .env("TMPDIR", world.path("home"))
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&killed.stdout).contains("realised"));
