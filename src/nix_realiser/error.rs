@@ -46,7 +46,7 @@ pub enum RealiseError {
         /// What there is instead: an attribute path (empty for the top) and the names at it.
         there: Vec<(String, Vec<String>)>,
         /// nix's proposals.
-        near: Vec<String>,
+        near: Box<[String]>,
         /// Who asked.
         asked_by: Vec<String>,
     },
@@ -59,7 +59,7 @@ pub enum RealiseError {
         /// nix's whole text.
         trace: String,
         /// What to do.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
         /// Who asked.
         asked_by: Vec<String>,
     },
@@ -110,7 +110,7 @@ pub enum RealiseError {
         /// What the output holds.
         holds: Vec<String>,
         /// What to do.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
         /// Who asked.
         asked_by: Vec<String>,
     },
@@ -144,7 +144,7 @@ pub enum RealiseError {
         /// nix's whole text.
         whole: String,
         /// What to do.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
         /// Who asked.
         asked_by: Vec<String>,
     },
@@ -233,7 +233,7 @@ impl RealiseError {
                 _ => write!(f, "\n  {place} has {}", nearest(found, wanted))?,
             }
         }
-        match near.as_slice() {
+        match &near[..] {
             [] => Ok(()),
             [one] => hint(f, &format!("did you mean `{one}`?")),
             several => hint(f, &format!("did you mean one of {}?", names(several))),

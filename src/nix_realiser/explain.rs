@@ -60,6 +60,7 @@ impl CallPlan<'_> {
         Ok(match failure::judge(&outcome.log.errors()) {
             Failure::NoSuchAttribute { message, tried, near } => {
                 let there = self.attributes(installable, &tried, cancel)?;
+                let near = near.into();
                 RealiseError::NoSuchAttribute { installable: shown, message, there, near, asked_by }
             }
             Failure::NoSuchOutput { derivation, message } => {
@@ -81,7 +82,7 @@ impl CallPlan<'_> {
             let cause = "it ended without saying why".to_owned();
             return RealiseError::Nix { whole: cause.clone(), cause, hint: None, asked_by };
         }
-        let hint = self.advice(&cause);
+        let hint = self.advice(&cause).map(Into::into);
         let is_store =
             ["/nix/var/nix", "daemon", "Permission denied", "unknown setting", "unrecognised flag", "experimental"]
                 .iter()

@@ -68,6 +68,7 @@ fn known(error: &NixError) -> Option<Failure> {
         return Some(Failure::NoSuchOutput { derivation, message: cause.to_owned() });
     }
     let absent = cause.contains("no substituter that can build it")
+        || cause.starts_with("cannot build missing derivation")
         || cause.starts_with("don't know how to build these paths")
         || cause.ends_with("is not valid");
     let path = quoted(cause).find(|path| path.starts_with("/nix/store/"))?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::RealiseError;
 use super::request::{Realised, Role, Wanted};
+use crate::foundation::nix_value::NixSource;
 use crate::foundation::path_error::{PathContext, PathError};
 use crate::foundation::store_path::StorePath;
 
@@ -27,7 +28,7 @@ pub(super) fn resolve(wanted: &Wanted, store_path: &StorePath) -> Result<Realise
         output: store_path.to_string(),
         looked_for,
         holds: holds(output),
-        hint,
+        hint: hint.map(Into::into),
         asked_by: vec![wanted.asked_by.clone()],
     };
     if let Some(file) = &wanted.value.file {
@@ -58,8 +59,20 @@ pub(super) fn resolve(wanted: &Wanted, store_path: &StorePath) -> Result<Realise
     if let Some(file) = candidates.iter().find(|file| output.join(file).is_file()) {
         return Ok(realised(Some(file.clone())));
     }
-    let hint = "name the file behind `//`, as in `.#kernel//bzImage`".to_owned();
-    Err(missing(expected(&wanted.role), Some(hint)))
+    let several = wanted.role == Role::Initrd && entries(output)?.iter().any(|name| name.starts_with("initrd."));
+    let why = if several { "it holds more than one `initrd.*`; " } else { "" };
+    Err(missing(expected(&wanted.role), Some(format!("{why}{}", how_to_name(&wanted.value.source)))))
+}
+
+/// How provium.toml names a file inside an output of `source`.
+fn how_to_name(source: &NixSource) -> String {
+    match source {
+        NixSource::Installable(text) => format!("name the file: `{text}//FILE`"),
+        NixSource::Store(path) => format!("name the file: `{path}/FILE`"),
+        NixSource::Attr { attr, .. } => {
+            format!("name an attribute whose output is the file itself, in place of `{attr}`")
+        }
+    }
 }
 
 /// The files that the role could mean, best first.
@@ -148,7 +161,7 @@ fn elsewhere(output: &Path, file: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::foundation::nix_value::{NixSource, NixValue};
+    use crate::foundation::nix_value::NixValue;
 
     /// A directory shaped like a store path; the type only checks the text.
     struct Output {
