@@ -213,11 +213,12 @@ impl ImageFinder {
         std::fs::create_dir_all(&profile.build_out).map_err(|error| {
             failed(format!("can't create `{}`: {}", profile.build_out.display(), describe_io(&error)))
         })?;
-        run_hook(line, &self.directory, &profile.build_out).map_err(failed)
+        run_hook(line, &self.directory, &profile.build_out, &self.cancel).map_err(failed)
     }
 }
 
-fn run_hook(line: &str, directory: &Path, out: &Path) -> Result<(), String> {
+/// Runs the command in a process group of its own, which `cancel` ends.
+fn run_hook(line: &str, directory: &Path, out: &Path, cancel: &Cancel) -> Result<(), String> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new("/bin/sh");
     command
@@ -228,9 +229,14 @@ fn run_hook(line: &str, directory: &Path, out: &Path) -> Result<(), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .process_group(0);
-    let output = process::spawn(command, Vec::new())
-        .and_then(std::process::Child::wait_with_output)
-        .map_err(|error| describe_io(&error))?;
+    let child = process::spawn(command, Vec::new()).map_err(|error| describe_io(&error))?;
+    let group = i32::try_from(child.id()).map_err(|_| "its process number is too large".to_owned())?;
+    let listening = cancel.listen(Box::new(move || {
+        // SAFETY: a signal to a group of ours; it is not collected while this listens.
+        unsafe { libc::kill(-group, libc::SIGTERM) };
+    }));
+    let output = child.wait_with_output().map_err(|error| describe_io(&error))?;
+    drop(listening);
     if output.status.success() {
         return Ok(());
     }

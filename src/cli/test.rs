@@ -18,7 +18,7 @@ use crate::nix_realiser::Cancel;
 use crate::project::{self, Project, TestFile};
 use crate::reporters::{ColourContext, EventFile, JsonLines, Options, Terminal};
 use crate::run_events::{Consumer, EventKind, EventSink, FileStatus, RunStarted};
-use crate::scheduler::{self, Decision, FileContext, FileJob, FileOutcome, Selection};
+use crate::scheduler::{self, Decision, FileContext, FileJob, FileOutcome, RunOutcome, Selection};
 use crate::testbed::{AccelRequest, Candidates, MachineRequest, Testbed, TestbedSettings};
 
 /// Runs tests.
@@ -60,9 +60,9 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
         config: project.as_ref().map(|project| project.config.display().to_string()),
     }));
     let finder = Arc::new(ImageFinder::new(directory, nix_options, sink.clone(), cancel));
-    let exit = match realise(&finder, project.as_deref(), &files) {
-        Err(_) if interrupt.is_cancelled() => Exit::Interrupted,
-        Err(_) => Exit::Environment,
+    let (exit, error) = match realise(&finder, project.as_deref(), &files) {
+        Err(_) if interrupt.is_cancelled() => (Exit::Interrupted, None),
+        Err(message) => (Exit::Environment, Some(CommandError::environment(message))),
         Ok(()) => {
             let bed = Testbed::new(TestbedSettings {
                 runtime: runtime.handle().clone(),
@@ -82,7 +82,24 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     drop(finder);
     drop(runtime_dir);
     sink.finish()?;
-    Ok(exit)
+    match error {
+        Some(error) => Err(error),
+        None => Ok(exit),
+    }
+}
+
+/// Why nothing ran, where nothing did.
+fn nothing_selected(outcome: &RunOutcome, files: usize) -> CommandError {
+    let message = match files {
+        0 => "no test file is selected".to_owned(),
+        files => format!("no test of {files} file{} is selected", if files == 1 { "" } else { "s" }),
+    };
+    let error = CommandError::new(Exit::NothingSelected, message);
+    match (outcome.left_out_as_slow, files) {
+        (0, 0) => error.hint("test files are called `*.test.lua`; --allow-empty makes this no error"),
+        (0, _) => error.hint("--allow-empty makes this no error"),
+        (slow, _) => error.hint(format!("{slow} slow ones were left out: --include-slow runs them")),
+    }
 }
 
 fn consumers(global: &GlobalArgs, args: &TestArgs) -> Result<Vec<Box<dyn Consumer>>, CommandError> {
@@ -144,14 +161,16 @@ fn run_files(
     bed: &Testbed,
     sink: &EventSink,
     interrupt: &CancelToken,
-) -> Exit {
+) -> (Exit, Option<CommandError>) {
     let plan: Vec<FileJob> =
         files.iter().map(|file| FileJob { file: file.display.clone(), path: file.path.clone() }).collect();
     let roots = project.map(|project| project.roots.clone()).unwrap_or_default();
     let outcome = scheduler::run(&plan, args.running.options(), interrupt, sink, |job, context| {
         run_file(args, selection, &roots, bed, sink, job, context)
     });
-    Exit::of_run(&outcome, args.selection.allow_empty)
+    let exit = Exit::of_run(&outcome, args.selection.allow_empty);
+    let error = (exit == Exit::NothingSelected).then(|| nothing_selected(&outcome, files.len()));
+    (exit, error)
 }
 
 fn run_file(

@@ -12,12 +12,33 @@ use std::sync::mpsc;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// What the kernel sends a child when this process ends, however it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeathSignal {
+    /// SIGKILL: nothing of it is left.
+    Kill,
+    /// SIGTERM, for a program that must stop children of its own first.
+    Terminate,
+}
+
 /// Spawns `command`; the kernel kills the child with SIGKILL when this process ends, however it ends.
 /// The descriptors in `inherit` keep their numbers in the child.
 ///
 /// # Errors
 /// Those of `Command::spawn`, and any of the thread that spawns.
-pub fn spawn(mut command: Command, inherit: Vec<OwnedFd>) -> io::Result<Child> {
+pub fn spawn(command: Command, inherit: Vec<OwnedFd>) -> io::Result<Child> {
+    spawn_with(command, inherit, DeathSignal::Kill)
+}
+
+/// As [`spawn`], with the signal that the child is sent when this process ends.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_with(mut command: Command, inherit: Vec<OwnedFd>, death: DeathSignal) -> io::Result<Child> {
+    let death = match death {
+        DeathSignal::Kill => libc::SIGKILL,
+        DeathSignal::Terminate => libc::SIGTERM,
+    };
     let (reply, answer) = mpsc::sync_channel(1);
     let job: Job = Box::new(move || {
         let parent = std::process::id();
@@ -25,7 +46,7 @@ pub fn spawn(mut command: Command, inherit: Vec<OwnedFd>) -> io::Result<Child> {
         // SAFETY: only async-signal-safe calls (prctl, getppid, fcntl) and no allocation between fork and exec.
         unsafe {
             command.pre_exec(move || {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, death) != 0 {
                     return Err(io::Error::last_os_error());
                 }
                 if libc::getppid().unsigned_abs() != parent {

@@ -43,7 +43,7 @@ impl Cancel {
     }
 
     /// Has `listener` called when somebody cancels, at once if that was before. It must not block.
-    pub(super) fn listen(&self, listener: Listener) -> Listening {
+    pub fn listen(&self, listener: Listener) -> Listening {
         let mut state = self.lock();
         if state.cancelled {
             listener();
@@ -61,7 +61,8 @@ impl Cancel {
 }
 
 /// The listener is called for as long as this lives.
-pub(super) struct Listening {
+#[must_use = "the listener is forgotten when this is dropped"]
+pub struct Listening {
     cancel: Cancel,
     id: u64,
 }

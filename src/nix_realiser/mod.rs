@@ -21,7 +21,7 @@ mod roots;
 mod sandbox_map;
 mod shell_words;
 
-pub use cancel::Cancel;
+pub use cancel::{Cancel, Listening};
 pub use environment::Environment;
 pub use error::RealiseError;
 pub use realiser::Realiser;

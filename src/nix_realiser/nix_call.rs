@@ -74,7 +74,8 @@ impl Nix {
         if cancel.is_cancelled() {
             return Err(RealiseError::Cancelled);
         }
-        let mut child = process::spawn(command, Vec::new()).map_err(|source| self.start_error(source))?;
+        let mut child = process::spawn_with(command, Vec::new(), process::DeathSignal::Terminate)
+            .map_err(|source| self.start_error(source))?;
         let (events, received) = mpsc::channel();
         let cancelled = events.clone();
         let _listening = cancel.listen(Box::new(move || drop(cancelled.send(Event::Cancelled))));
