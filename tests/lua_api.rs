@@ -119,3 +119,8 @@ fn an_interrupt_ends_the_run_with_130() {
     unsafe { libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGINT) };
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
+
+#[test]
+fn branches_of_parallel() {
+    common::provium(&lua_dir(), &["test", "parallel.test.lua"]).expect(0);
+}

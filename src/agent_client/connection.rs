@@ -53,15 +53,16 @@ pub struct AgentClient {
 /// # Errors
 /// A connection that ends, an agent of another version, bytes that are no messages.
 pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentError> {
-    let (mut reader, writer) = stream.into_split();
+    let (mut reader, mut writer) = stream.into_split();
     let mut decoder = Decoder::default();
     let hello = match next_message(&mut reader, &mut decoder).await? {
         (_, ToHost::Hello(hello)) => hello,
-        (_, other) => return Err(AgentError::Closed(format!("expected the agent's hello, found {}", name(&other)))),
+        (_, other) => return Err(AgentError::Closed(format!("expected the agent's hello, found {}", other.describe()))),
     };
     if hello.version != PROTOCOL_VERSION {
         return Err(AgentError::Version { found: hello.version });
     }
+    writer.write_all(&hello.nonce).await.map_err(|error| AgentError::Closed(error.to_string()))?;
     let (frames, queue) = mpsc::channel(WAITING_FRAMES);
     let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
     let shared = Arc::new(Shared { waiting, next: AtomicU32::new(1), frames });
@@ -70,18 +71,6 @@ pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentEr
     let client = AgentClient { shared };
     client.ping().await?;
     Ok((client, hello))
-}
-
-fn name(message: &ToHost) -> &'static str {
-    match message {
-        ToHost::Hello(_) => "a hello",
-        ToHost::Pong => "a pong",
-        ToHost::Stdout(_) | ToHost::Stderr(_) => "output",
-        ToHost::Exited { .. } => "the end of a process",
-        ToHost::Data(_) => "data",
-        ToHost::Done => "the end of a request",
-        ToHost::Failed(_) => "a refusal",
-    }
 }
 
 async fn next_message(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<(u32, ToHost), AgentError> {
@@ -177,7 +166,7 @@ impl AgentClient {
                 conversation.finish();
                 Ok(())
             }
-            other => Err(AgentError::Closed(format!("expected the answer to a ping, found {}", name(&other)))),
+            other => Err(AgentError::Closed(format!("expected the answer to a ping, found {}", other.describe()))),
         }
     }
 }
@@ -216,7 +205,7 @@ impl Conversation {
 
     /// A message that has no place in this request.
     pub(super) fn unexpected(&self, message: &ToHost) -> AgentError {
-        let why = format!("the guest sent {} where it has no place", name(message));
+        let why = format!("the guest sent {} where it has no place", message.describe());
         self.client.shared.end(why.clone());
         AgentError::Closed(why)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connection::{AgentClient, Conversation};
 use super::error::AgentError;
-use crate::agent_protocol::{CHUNK, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
+use crate::agent_protocol::{CHUNK, Op, OpReply, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
 
 /// How much of one output stream is kept, in bytes.
 const LARGEST_OUTPUT: usize = 64 * 1024 * 1024;
@@ -83,6 +83,7 @@ impl AgentClient {
             user: spec.user,
             timeout_ms: spec.timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)),
             stdin: spec.stdin.is_some(),
+            announce: false,
         };
         conversation.send(&ToGuest::Run(request)).await?;
         if let Some(stdin) = spec.stdin {
@@ -95,6 +96,7 @@ impl AgentClient {
         loop {
             match conversation.next().await? {
                 ToHost::Stdout(piece) => keep(&mut stdout, &piece, "stdout", LARGEST_OUTPUT)?,
+                ToHost::StdinTaken(_) => {}
                 ToHost::Stderr(piece) => keep(&mut stderr, &piece, "stderr", LARGEST_OUTPUT)?,
                 ToHost::Exited { status, duration_ns } => {
                     conversation.finish();
@@ -145,6 +147,22 @@ impl AgentClient {
             ToHost::Done => {
                 conversation.finish();
                 Ok(())
+            }
+            other => Err(ending(&mut conversation, other)),
+        }
+    }
+
+    /// A short operation with one answer.
+    ///
+    /// # Errors
+    /// The guest's errno; a connection that ends.
+    pub async fn op(&self, op: Op) -> Result<OpReply, AgentError> {
+        let mut conversation = self.open()?;
+        conversation.send(&ToGuest::Op(op)).await?;
+        match conversation.next().await? {
+            ToHost::Reply(reply) => {
+                conversation.finish();
+                Ok(reply)
             }
             other => Err(ending(&mut conversation, other)),
         }

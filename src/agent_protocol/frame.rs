@@ -11,7 +11,10 @@ use std::fmt;
 /// Bytes before the payload.
 pub const HEADER: usize = 9;
 /// Longest payload that a decoder accepts, in bytes.
-pub const LARGEST_PAYLOAD: usize = 1 << 20;
+pub const LARGEST_PAYLOAD: usize = 16 << 20;
+
+/// How much may have been taken out of a decoder before the rest is moved to its front, in bytes.
+const COMPACT: usize = 1 << 20;
 
 /// A stream that can't be followed any further.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl Decoder {
         if self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;
-        } else if self.start > LARGEST_PAYLOAD {
+        } else if self.start > COMPACT {
             self.buffer.drain(..self.start);
             self.start = 0;
         }

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::errno::{errno_name, errno_text};
 use super::frame::{FrameError, put};
+use super::ops::{
+    DirEntry, IoctlRequest, Op, OpReply, SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor,
+};
 
 /// What a process is started from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +17,8 @@ pub enum Program {
     Shell(Vec<u8>),
     /// A program and its arguments; looked up in `PATH` where it has no slash.
     Argv(Vec<Vec<u8>>),
+    /// A second agent, which speaks this protocol on its standard input and output.
+    Worker,
 }
 
 /// A process to run.
@@ -33,6 +38,8 @@ pub struct RunRequest {
     pub timeout_ms: Option<u64>,
     /// Whether `Stdin` messages follow; without them its standard input is `/dev/null`.
     pub stdin: bool,
+    /// Whether `Started` tells its process id.
+    pub announce: bool,
 }
 
 /// How a process ended.
@@ -51,6 +58,11 @@ pub enum ProcessStatus {
 pub struct Hello {
     /// [`PROTOCOL_VERSION`](super::PROTOCOL_VERSION) of the guest's end.
     pub version: u32,
+    /// What the host sends before its first frame: the guest skips all that comes earlier, which may be the rest of a
+    /// conversation with the guest before its reset.
+    pub nonce: [u8; 16],
+    /// `x86_64` or `aarch64`: numbers of system calls depend on it.
+    pub arch: String,
     /// `uname -r`.
     pub kernel_release: String,
     /// The agent's process in the guest.
@@ -122,6 +134,53 @@ pub enum ToGuest {
     Cancel,
     /// Syncs and powers off: no answer but the guest's end, or `Failed`.
     Poweroff,
+    /// A short operation, answered by `Reply` or `Failed`.
+    Op(Op),
+    /// Reads from a descriptor: `Data` follows, then `Done` or `Failed`.
+    FileRead {
+        /// The descriptor.
+        fd: i32,
+        /// Bytes at most; all there is where none is given.
+        count: Option<u64>,
+    },
+    /// Writes to a descriptor: `Data` and `DataEnd` follow, then `Reply` with the count or `Failed`.
+    FileWrite(i32),
+    /// The entries of a directory: `Entries` follow, then `Done` or `Failed`.
+    ListDir(Vec<u8>),
+    /// Follows a file that grows: `Done` once it is open or `Failed`, then `Data` until the request is given up.
+    Tail(TailSource, TailStart),
+    /// Follows a descriptor that can be waited on (or a file to its end): `Done` or `Failed`, then `Data`, then `Ended`.
+    FdStream(i32),
+    /// A system call on the ops thread: `Returned` or `Failed` follows.
+    Syscall(SyscallRequest),
+    /// A system call on a thread of its own: `Returned` or `Failed` follows.
+    SyscallAsync(SyscallRequest),
+    /// An ioctl on the ops thread: `Returned` or `Failed` follows.
+    Ioctl(IoctlRequest),
+    /// Bytes of the agent's own memory: `Data` follows, then `Done` or `Failed`.
+    ReadMemory {
+        /// The address.
+        address: u64,
+        /// Bytes.
+        count: u64,
+    },
+    /// Answered by `Done` as soon as it is so.
+    Wait(WaitFor),
+    /// Answered by `Done` after this many nanoseconds of the guest's time.
+    Sleep(u64),
+    /// Loads a kernel module whose bytes follow as `Data` and `DataEnd`; then `Done` or `Failed`.
+    LoadModule {
+        /// For errors.
+        name: String,
+        /// As `insmod` takes them.
+        params: String,
+    },
+    /// The kernel's log: `Data` with whole records of `/dev/kmsg` follows, then `Done` or `Failed`; where `follow` is set no
+    /// `Done` but new records as they come.
+    KernelLog {
+        /// Whether new records follow.
+        follow: bool,
+    },
 }
 
 /// Guest to host.
@@ -148,6 +207,18 @@ pub enum ToHost {
     Done,
     /// The request failed.
     Failed(OpError),
+    /// The process was started; its id.
+    Started(u32),
+    /// This many bytes of standard input were passed on: the host sends no more than `STDIN_WINDOW` ahead.
+    StdinTaken(u32),
+    /// What an `Op` came to.
+    Reply(OpReply),
+    /// Entries of a directory.
+    Entries(Vec<DirEntry>),
+    /// What a system call came to.
+    Returned(SyscallOutcome),
+    /// A followed descriptor has come to its end.
+    Ended,
 }
 
 /// Postcard's own errors can only mean that memory ran out: the types have no form that can't be written.
@@ -181,6 +252,20 @@ impl ToGuest {
             Self::DataEnd => put(out, request, 9, &[]),
             Self::Cancel => put(out, request, 10, &[]),
             Self::Poweroff => put(out, request, 11, &[]),
+            Self::Op(op) => put(out, request, 12, &pack(op)),
+            Self::FileRead { fd, count } => put(out, request, 13, &pack(&(fd, count))),
+            Self::FileWrite(fd) => put(out, request, 14, &pack(fd)),
+            Self::ListDir(path) => put(out, request, 15, path),
+            Self::Tail(source, start) => put(out, request, 16, &pack(&(source, start))),
+            Self::FdStream(fd) => put(out, request, 17, &pack(fd)),
+            Self::Syscall(call) => put(out, request, 18, &pack(call)),
+            Self::SyscallAsync(call) => put(out, request, 19, &pack(call)),
+            Self::Ioctl(call) => put(out, request, 20, &pack(call)),
+            Self::ReadMemory { address, count } => put(out, request, 21, &pack(&(address, count))),
+            Self::Wait(what) => put(out, request, 22, &pack(what)),
+            Self::Sleep(nanoseconds) => put(out, request, 23, &pack(nanoseconds)),
+            Self::LoadModule { name, params } => put(out, request, 24, &pack(&(name, params))),
+            Self::KernelLog { follow } => put(out, request, 25, &pack(follow)),
         }
     }
 
@@ -196,20 +281,50 @@ impl ToGuest {
             4 => nothing(kind, payload, Self::StdinEnd),
             5 => Ok(Self::Signal(unpack(kind, payload)?)),
             6 => Ok(Self::ReadFile(payload.to_vec())),
-            7 => {
-                let (path, mode) = unpack(kind, payload)?;
-                Ok(Self::WriteFile { path, mode })
-            }
+            7 => unpack(kind, payload).map(|(path, mode)| Self::WriteFile { path, mode }),
             8 => Ok(Self::Data(payload.to_vec())),
             9 => nothing(kind, payload, Self::DataEnd),
             10 => nothing(kind, payload, Self::Cancel),
             11 => nothing(kind, payload, Self::Poweroff),
+            12 => Ok(Self::Op(unpack(kind, payload)?)),
+            13 => unpack(kind, payload).map(|(fd, count)| Self::FileRead { fd, count }),
+            14 => Ok(Self::FileWrite(unpack(kind, payload)?)),
+            15 => Ok(Self::ListDir(payload.to_vec())),
+            16 => unpack(kind, payload).map(|(source, start)| Self::Tail(source, start)),
+            17 => Ok(Self::FdStream(unpack(kind, payload)?)),
+            18 => Ok(Self::Syscall(unpack(kind, payload)?)),
+            19 => Ok(Self::SyscallAsync(unpack(kind, payload)?)),
+            20 => Ok(Self::Ioctl(unpack(kind, payload)?)),
+            21 => unpack(kind, payload).map(|(address, count)| Self::ReadMemory { address, count }),
+            22 => Ok(Self::Wait(unpack(kind, payload)?)),
+            23 => Ok(Self::Sleep(unpack(kind, payload)?)),
+            24 => unpack(kind, payload).map(|(name, params)| Self::LoadModule { name, params }),
+            25 => unpack(kind, payload).map(|follow| Self::KernelLog { follow }),
             _ => Err(FrameError::UnknownKind(kind)),
         }
     }
 }
 
 impl ToHost {
+    /// What it is, inside a sentence.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "a hello",
+            Self::Pong => "a pong",
+            Self::Stdout(_) | Self::Stderr(_) => "output",
+            Self::Exited { .. } => "the end of a process",
+            Self::Data(_) => "data",
+            Self::Done => "the end of a request",
+            Self::Failed(_) => "a refusal",
+            Self::Started(_) => "the start of a process",
+            Self::StdinTaken(_) => "a receipt for input",
+            Self::Reply(_) => "a reply",
+            Self::Entries(_) => "directory entries",
+            Self::Returned(_) => "the result of a system call",
+            Self::Ended => "the end of a stream",
+        }
+    }
+
     /// Puts the frame of this message behind `out`.
     pub fn encode(&self, request: u32, out: &mut Vec<u8>) {
         match self {
@@ -221,6 +336,12 @@ impl ToHost {
             Self::Data(bytes) => put(out, request, 134, bytes),
             Self::Done => put(out, request, 135, &[]),
             Self::Failed(error) => put(out, request, 136, &pack(error)),
+            Self::Started(pid) => put(out, request, 137, &pack(pid)),
+            Self::StdinTaken(count) => put(out, request, 138, &pack(count)),
+            Self::Reply(reply) => put(out, request, 139, &pack(reply)),
+            Self::Entries(entries) => put(out, request, 140, &pack(entries)),
+            Self::Returned(outcome) => put(out, request, 141, &pack(outcome)),
+            Self::Ended => put(out, request, 142, &[]),
         }
     }
 
@@ -241,6 +362,12 @@ impl ToHost {
             134 => Ok(Self::Data(payload.to_vec())),
             135 => nothing(kind, payload, Self::Done),
             136 => Ok(Self::Failed(unpack(kind, payload)?)),
+            137 => Ok(Self::Started(unpack(kind, payload)?)),
+            138 => Ok(Self::StdinTaken(unpack(kind, payload)?)),
+            139 => Ok(Self::Reply(unpack(kind, payload)?)),
+            140 => Ok(Self::Entries(unpack(kind, payload)?)),
+            141 => Ok(Self::Returned(unpack(kind, payload)?)),
+            142 => nothing(kind, payload, Self::Ended),
             _ => Err(FrameError::UnknownKind(kind)),
         }
     }

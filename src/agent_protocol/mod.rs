@@ -7,15 +7,22 @@ mod boot_plan;
 mod errno;
 mod frame;
 mod message;
+mod ops;
 
 pub use boot_plan::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR, PlanError};
 pub use errno::{errno_name, errno_text};
 pub use frame::{Decoder, FrameError, HEADER, LARGEST_PAYLOAD};
 pub use message::{Hello, OpError, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
+pub use ops::{
+    Button, DirEntry, EntryType, FileStat, IoctlArgument, IoctlRequest, Nested, Op, OpReply, OpenRequest, SyscallOutcome,
+    SyscallRequest, TailSource, TailStart, WaitFor, Whence,
+};
 
 /// Version of the protocol; both ends must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Name of the virtio-serial port that the agent speaks on.
 pub const PORT_NAME: &str = "org.provium.agent";
 /// Largest piece of a stream (output, a file's content) in one frame, in bytes.
 pub const CHUNK: usize = 64 * 1024;
+/// How much of a process's standard input may be under way before the guest has passed it on, in bytes.
+pub const STDIN_WINDOW: usize = 256 * 1024;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::agent_protocol::{Decoder, LARGEST_PAYLOAD};
+use crate::agent_protocol::{Decoder, EntryType, IoctlArgument, LARGEST_PAYLOAD, Nested};
 
 fn run_request() -> RunRequest {
     RunRequest {
@@ -12,12 +12,15 @@ fn run_request() -> RunRequest {
         user: Some("u".to_owned()),
         timeout_ms: Some(300),
         stdin: true,
+        announce: false,
     }
 }
 
 fn hello() -> Hello {
     Hello {
-        version: 1,
+        version: 2,
+        nonce: [0xa5; 16],
+        arch: "x".to_owned(),
         kernel_release: "6.1".to_owned(),
         pid: 7,
         uptime_ns: 128,
@@ -31,13 +34,28 @@ fn hello() -> Hello {
 fn golden_bytes() {
     let error = OpError { op: "o".to_owned(), subject: "s".to_owned(), errno: 2, detail: "d".to_owned() };
     let exited = ToHost::Exited { status: ProcessStatus::Signalled(9), duration_ns: 300 };
-    let guest: [(ToGuest, &[u8]); 11] = [
+    let stat = Op::Stat { path: b"/a".to_vec(), follow: true };
+    let call = SyscallRequest {
+        number: 39,
+        args: [1, 0, 0, 0, 0, 0],
+        bufs: vec![vec![7]],
+        ptrs: vec![0],
+        nested: vec![Nested { parent: 0, child: 0, offset: 4 }],
+    };
+    let ioctl = IoctlRequest {
+        fd: 3,
+        command: 0x5401,
+        argument: IoctlArgument::Data(vec![9]),
+        bufs: Vec::new(),
+        ptr_offsets: Vec::new(),
+    };
+    let guest: [(ToGuest, &[u8]); 26] = [
         (ToGuest::Ping, &[0, 0, 0, 0, 5, 1, 0, 0, 1]),
         (
             ToGuest::Run(run_request()),
             &[
-                27, 0, 0, 0, 5, 1, 0, 0, 2, 1, 2, 2, b'l', b's', 2, b'-', b'l', 1, 1, b'A', 1, b'1', 1, 1, 4, b'/',
-                b't', b'm', b'p', 1, 1, b'u', 1, 172, 2, 1,
+                28, 0, 0, 0, 5, 1, 0, 0, 2, 1, 2, 2, b'l', b's', 2, b'-', b'l', 1, 1, b'A', 1, b'1', 1, 1, 4, b'/',
+                b't', b'm', b'p', 1, 1, b'u', 1, 172, 2, 1, 0,
             ],
         ),
         (ToGuest::Stdin(b"in".to_vec()), &[2, 0, 0, 0, 5, 1, 0, 0, 3, b'i', b'n']),
@@ -52,14 +70,42 @@ fn golden_bytes() {
         (ToGuest::DataEnd, &[0, 0, 0, 0, 5, 1, 0, 0, 9]),
         (ToGuest::Cancel, &[0, 0, 0, 0, 5, 1, 0, 0, 10]),
         (ToGuest::Poweroff, &[0, 0, 0, 0, 5, 1, 0, 0, 11]),
+        (ToGuest::Op(stat), &[5, 0, 0, 0, 5, 1, 0, 0, 12, 0, 2, b'/', b'a', 1]),
+        (ToGuest::Op(Op::WatchPowerButton), &[1, 0, 0, 0, 5, 1, 0, 0, 12, 13]),
+        (ToGuest::FileRead { fd: 3, count: Some(300) }, &[4, 0, 0, 0, 5, 1, 0, 0, 13, 6, 1, 172, 2]),
+        (ToGuest::FileWrite(3), &[1, 0, 0, 0, 5, 1, 0, 0, 14, 6]),
+        (ToGuest::ListDir(b"/".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 15, b'/']),
+        (
+            ToGuest::Tail(TailSource::Path(b"/a".to_vec()), TailStart::Offset(-1)),
+            &[6, 0, 0, 0, 5, 1, 0, 0, 16, 0, 2, b'/', b'a', 2, 1],
+        ),
+        (ToGuest::FdStream(4), &[1, 0, 0, 0, 5, 1, 0, 0, 17, 8]),
+        (ToGuest::Syscall(call.clone()), &[16, 0, 0, 0, 5, 1, 0, 0, 18, 78, 1, 0, 0, 0, 0, 0, 1, 1, 7, 1, 0, 1, 0, 0, 4]),
+        (ToGuest::SyscallAsync(call), &[16, 0, 0, 0, 5, 1, 0, 0, 19, 78, 1, 0, 0, 0, 0, 0, 1, 1, 7, 1, 0, 1, 0, 0, 4]),
+        (ToGuest::Ioctl(ioctl), &[9, 0, 0, 0, 5, 1, 0, 0, 20, 6, 129, 168, 1, 1, 1, 9, 0, 0]),
+        (ToGuest::ReadMemory { address: 128, count: 1 }, &[3, 0, 0, 0, 5, 1, 0, 0, 21, 128, 1, 1]),
+        (ToGuest::Wait(WaitFor::Port(80)), &[2, 0, 0, 0, 5, 1, 0, 0, 22, 1, 80]),
+        (ToGuest::Sleep(5), &[1, 0, 0, 0, 5, 1, 0, 0, 23, 5]),
+        (
+            ToGuest::LoadModule { name: "m".to_owned(), params: "a=1".to_owned() },
+            &[6, 0, 0, 0, 5, 1, 0, 0, 24, 1, b'm', 3, b'a', b'=', b'1'],
+        ),
+        (ToGuest::KernelLog { follow: true }, &[1, 0, 0, 0, 5, 1, 0, 0, 25, 1]),
     ];
     for (message, bytes) in guest {
         let mut out = Vec::new();
         message.encode(0x105, &mut out);
         assert_eq!(out, bytes, "{message:?}");
     }
-    let host: [(ToHost, &[u8]); 8] = [
-        (ToHost::Hello(hello()), &[12, 0, 0, 0, 5, 1, 0, 0, 129, 1, 3, b'6', b'.', b'1', 7, 128, 1, 0, 1, 1, b'n']),
+    let returned = SyscallOutcome { ret: -1, errno: 2, data: Vec::new(), bufs: vec![vec![5, 6]] };
+    let host: [(ToHost, &[u8]); 14] = [
+        (
+            ToHost::Hello(hello()),
+            &[
+                30, 0, 0, 0, 5, 1, 0, 0, 129, 2, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165,
+                165, 1, b'x', 3, b'6', b'.', b'1', 7, 128, 1, 0, 1, 1, b'n',
+            ],
+        ),
         (ToHost::Pong, &[0, 0, 0, 0, 5, 1, 0, 0, 130]),
         (ToHost::Stdout(b"o".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 131, b'o']),
         (ToHost::Stderr(b"e".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 132, b'e']),
@@ -67,6 +113,15 @@ fn golden_bytes() {
         (ToHost::Data(b"d".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 134, b'd']),
         (ToHost::Done, &[0, 0, 0, 0, 5, 1, 0, 0, 135]),
         (ToHost::Failed(error), &[7, 0, 0, 0, 5, 1, 0, 0, 136, 1, b'o', 1, b's', 4, 1, b'd']),
+        (ToHost::Started(300), &[2, 0, 0, 0, 5, 1, 0, 0, 137, 172, 2]),
+        (ToHost::StdinTaken(1), &[1, 0, 0, 0, 5, 1, 0, 0, 138, 1]),
+        (ToHost::Reply(OpReply::Count(3)), &[2, 0, 0, 0, 5, 1, 0, 0, 139, 4, 3]),
+        (
+            ToHost::Entries(vec![DirEntry { name: b"f".to_vec(), entry_type: EntryType::Symlink }]),
+            &[4, 0, 0, 0, 5, 1, 0, 0, 140, 1, 1, b'f', 2],
+        ),
+        (ToHost::Returned(returned), &[7, 0, 0, 0, 5, 1, 0, 0, 141, 1, 4, 0, 1, 2, 5, 6]),
+        (ToHost::Ended, &[0, 0, 0, 0, 5, 1, 0, 0, 142]),
     ];
     for (message, bytes) in host {
         let mut out = Vec::new();

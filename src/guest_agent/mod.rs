@@ -17,6 +17,7 @@ mod spawn;
 mod sys;
 mod uevents;
 mod users;
+mod watchers;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 

@@ -14,32 +14,22 @@ use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
 use super::sys::{self, check};
 use super::users;
-use crate::agent_protocol::{OpError, Program, RunRequest, ToHost};
+use super::watchers::Watchers;
+use crate::agent_protocol::{Op, OpError, OpReply, Program, RunRequest, ToGuest, ToHost};
 
 /// Where programs are looked for when nobody says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// One piece of work.
-pub enum Job {
-    /// Start a process.
-    Run(RunRequest),
-    /// Send a file's content.
-    ReadFile(Vec<u8>),
-    /// Begin to write a file.
-    WriteFile {
-        /// The file.
-        path: Vec<u8>,
-        /// Exact permission bits.
-        mode: Option<u32>,
-    },
-    /// More of its content.
-    Data(Vec<u8>),
-    /// Its end.
-    DataEnd,
-    /// The host gave the request up.
-    Cancel,
-    /// Sync and power off.
-    Poweroff,
+/// What both threads of an agent use.
+pub struct Shared {
+    /// To the host.
+    pub out: Out,
+    /// The processes that were started.
+    pub processes: Processes,
+    /// What the I/O thread follows.
+    pub watchers: Watchers,
+    /// Written to, it makes the I/O thread look at its deadlines again.
+    pub wake: OwnedFd,
 }
 
 /// The root directory of PID 1, which moves when the guest's init switches root.
@@ -85,64 +75,98 @@ impl Root {
 ///
 /// # Errors
 /// When no thread can be had.
-pub fn start(
-    queue: Receiver<(u32, Job)>,
-    out: Arc<Out>,
-    processes: Arc<Processes>,
-    wake: OwnedFd,
-    root: Option<Root>,
-) -> io::Result<()> {
-    let mut ops = Ops { out, processes, wake, root, writing: HashMap::new() };
+pub fn start(queue: Receiver<(u32, ToGuest)>, shared: Arc<Shared>, root: Option<Root>) -> io::Result<()> {
+    let mut ops = Ops { shared, root, writing: HashMap::new() };
     std::thread::Builder::new()
         .name("ops".to_owned())
         .spawn(move || {
             // SAFETY: gives this thread a root and working directory of its own; failing leaves them shared.
             unsafe { libc::unshare(libc::CLONE_FS) };
-            for (request, job) in queue {
-                ops.perform(request, job);
+            for (request, message) in queue {
+                ops.perform(request, message);
             }
         })
         .map(drop)
 }
 
 struct Ops {
-    out: Arc<Out>,
-    processes: Arc<Processes>,
-    wake: OwnedFd,
+    shared: Arc<Shared>,
     root: Option<Root>,
     writing: HashMap<u32, Writing>,
 }
 
 impl Ops {
-    fn perform(&mut self, request: u32, job: Job) {
+    fn perform(&mut self, request: u32, message: ToGuest) {
         if let Some(root) = &mut self.root {
             root.follow();
         }
-        let result = match job {
-            Job::Run(run) => self.run(request, &run),
-            Job::ReadFile(path) => files::send(&path, |piece| self.out.send(request, &ToHost::Data(piece)))
-                .map(|()| drop(self.out.send(request, &ToHost::Done))),
-            Job::WriteFile { path, mode } => Writing::begin(path, mode).map(|writing| {
+        if let Err(error) = self.act(request, message) {
+            self.writing.remove(&request);
+            self.shared.out.fail(request, error);
+        }
+    }
+
+    fn act(&mut self, request: u32, message: ToGuest) -> Result<(), OpError> {
+        let shared = Arc::clone(&self.shared);
+        let out = &shared.out;
+        match message {
+            ToGuest::Run(run) => self.run(request, &run),
+            ToGuest::ReadFile(path) => {
+                files::send(&path, |piece| out.send(request, &ToHost::Data(piece))).map(|()| out.done(request))
+            }
+            ToGuest::WriteFile { path, mode } => Writing::begin(path, mode).map(|writing| {
                 self.writing.insert(request, writing);
             }),
-            Job::Data(bytes) => match self.writing.get_mut(&request) {
+            ToGuest::Data(bytes) => match self.writing.get_mut(&request) {
                 // After a failure the host still sends what was on its way.
                 None => Ok(()),
                 Some(writing) => writing.add(&bytes),
             },
-            Job::DataEnd => match self.writing.remove(&request) {
+            ToGuest::DataEnd => match self.writing.remove(&request) {
                 None => Ok(()),
-                Some(writing) => writing.finish().map(|()| drop(self.out.send(request, &ToHost::Done))),
+                Some(writing) => writing.finish().map(|()| out.done(request)),
             },
-            Job::Cancel => {
+            ToGuest::Cancel => {
                 self.writing.remove(&request);
                 Ok(())
             }
-            Job::Poweroff => poweroff(),
-        };
-        if let Err(error) = result {
-            self.writing.remove(&request);
-            self.out.fail(request, error);
+            ToGuest::Poweroff => poweroff(),
+            ToGuest::Op(op) => self.op(op).map(|reply| out.reply(request, reply)),
+            ToGuest::FileRead { .. } => Err(unsupported("read")),
+            ToGuest::FileWrite(_) => Err(unsupported("write")),
+            ToGuest::ListDir(_) => Err(unsupported("listdir")),
+            ToGuest::Tail(..) => Err(unsupported("tail_file")),
+            ToGuest::FdStream(_) => Err(unsupported("fd_stream")),
+            ToGuest::Syscall(_) => Err(unsupported("syscall")),
+            ToGuest::SyscallAsync(_) => Err(unsupported("syscall_async")),
+            ToGuest::Ioctl(_) => Err(unsupported("ioctl")),
+            ToGuest::ReadMemory { .. } => Err(unsupported("read_mem")),
+            ToGuest::Wait(_) => Err(unsupported("wait")),
+            ToGuest::Sleep(_) => Err(unsupported("sleep")),
+            ToGuest::LoadModule { .. } => Err(unsupported("load_module")),
+            ToGuest::KernelLog { .. } => Err(unsupported("dmesg")),
+            // Done by the I/O thread.
+            ToGuest::Ping | ToGuest::Stdin(_) | ToGuest::StdinEnd | ToGuest::Signal(_) => Ok(()),
+        }
+    }
+
+    /// A short operation with one answer.
+    fn op(&mut self, op: Op) -> Result<OpReply, OpError> {
+        match op {
+            Op::Stat { .. } => Err(unsupported("stat")),
+            Op::Exists(_) => Err(unsupported("exists")),
+            Op::Mkdir { .. } => Err(unsupported("mkdir")),
+            Op::Unlink(_) => Err(unsupported("unlink")),
+            Op::Rename { .. } => Err(unsupported("rename")),
+            Op::Open(_) => Err(unsupported("open_file")),
+            Op::Seek { .. } => Err(unsupported("seek")),
+            Op::Sync(_) => Err(unsupported("sync")),
+            Op::Truncate { .. } => Err(unsupported("truncate")),
+            Op::Close(_) => Err(unsupported("close")),
+            Op::GetClock => Err(unsupported("clock")),
+            Op::SetClock(_) => Err(unsupported("clock")),
+            Op::UnloadModule(_) => Err(unsupported("unload_module")),
+            Op::WatchPowerButton => Err(unsupported("power_button")),
         }
     }
 
@@ -150,6 +174,7 @@ impl Ops {
         let argv = match &run.program {
             Program::Shell(line) => vec![b"/bin/sh".to_vec(), b"-c".to_vec(), line.clone()],
             Program::Argv(argv) => argv.clone(),
+            Program::Worker => return Err(unsupported("spawn_worker")),
         };
         let name = argv.first().cloned().unwrap_or_default();
         let user = match &run.user {
@@ -161,7 +186,7 @@ impl Ops {
         let env = environment(run, user.as_ref());
         let cwd = run.cwd.clone().unwrap_or_else(|| b"/".to_vec());
         let limit = run.timeout_ms.map(Duration::from_millis);
-        self.processes.start(request, limit, || {
+        self.shared.processes.start(request, limit, || {
             let pipes = |error: io::Error| refusal("run", &name, &error, "a pipe can't be had");
             let (stdin, to_stdin) = if run.stdin {
                 let (read, write) = sys::pipe().map_err(pipes)?;
@@ -184,10 +209,14 @@ impl Ops {
         })?;
         if limit.is_some() {
             // The I/O thread must look at its deadlines again. A full counter wakes it as well.
-            let _ = sys::write(self.wake.as_fd(), &1_u64.to_ne_bytes());
+            let _ = sys::write(self.shared.wake.as_fd(), &1_u64.to_ne_bytes());
         }
         Ok(())
     }
+}
+
+fn unsupported(op: &str) -> OpError {
+    refusal(op, b"", &io::Error::from_raw_os_error(libc::ENOSYS), "")
 }
 
 /// `/dev/null`, or an empty pipe's reading end where the guest has none.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use super::sys;
-use crate::agent_protocol::{CHUNK, OpError, ToHost};
+use crate::agent_protocol::{CHUNK, OpError, OpReply, ToHost};
 
 /// The channel's writing side, shared by both threads. A send waits until the host has taken the frame: nothing
 /// piles up in the guest.
@@ -39,6 +39,16 @@ impl Out {
             }
         }
         Ok(())
+    }
+
+    /// Tells that a request is done. A host that is gone does not miss it.
+    pub fn done(&self, request: u32) {
+        let _ = self.send(request, &ToHost::Done);
+    }
+
+    /// Answers an operation. A host that is gone does not miss it.
+    pub fn reply(&self, request: u32, reply: OpReply) {
+        let _ = self.send(request, &ToHost::Reply(reply));
     }
 
     /// Sends a refusal. A host that is gone does not miss it.

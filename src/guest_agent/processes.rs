@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::out::Out;
-use super::sys::{self, check};
+use super::sys;
+use super::watchers::{unwatch, watch};
 use crate::agent_protocol::{CHUNK, ProcessStatus, ToHost};
 
 /// What an epoll event is about.
@@ -25,6 +26,8 @@ pub enum Source {
     Stderr(u32),
     /// A process's standard input.
     Stdin(u32),
+    /// What a request follows.
+    Follow(u32),
 }
 
 impl Source {
@@ -37,6 +40,7 @@ impl Source {
             Self::Stdout(request) => (3, request),
             Self::Stderr(request) => (4, request),
             Self::Stdin(request) => (5, request),
+            Self::Follow(request) => (6, request),
         };
         u64::from(request) << 8 | kind
     }
@@ -51,6 +55,7 @@ impl Source {
             3 => Self::Stdout(request),
             4 => Self::Stderr(request),
             5 => Self::Stdin(request),
+            6 => Self::Follow(request),
             _ => return None,
         })
     }
@@ -87,13 +92,13 @@ pub struct Pipes {
 
 /// All processes; the lock is held while one is started, so that none can end unseen.
 pub struct Processes {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     table: Mutex<HashMap<u32, Process>>,
 }
 
 impl Processes {
     /// No process yet; events come to `epoll`.
-    pub fn new(epoll: OwnedFd) -> Self {
+    pub fn new(epoll: Arc<OwnedFd>) -> Self {
         Self { epoll, table: Mutex::default() }
     }
 
@@ -101,20 +106,8 @@ impl Processes {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The epoll instance.
-    pub fn epoll(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
-    }
-
-    /// Watches `fd`.
-    ///
-    /// # Errors
-    /// errno.
-    pub fn watch(&self, fd: BorrowedFd<'_>, events: i32, source: Source) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: events.unsigned_abs(), u64: source.token() };
-        // SAFETY: both descriptors are open, `event` lives during the call.
-        check(unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) })
-            .map(drop)
+    fn watch(&self, fd: BorrowedFd<'_>, events: i32, source: Source) -> io::Result<()> {
+        watch(&self.epoll, fd, events, source)
     }
 
     /// A request has come; its process is not started yet.
@@ -214,11 +207,7 @@ impl Processes {
         } else if process.queue_ends {
             process.stdin = None;
         } else if !first {
-            // SAFETY: both descriptors are open; a null event is fine for a removal.
-            unsafe {
-                let none = std::ptr::null_mut();
-                libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), none);
-            }
+            unwatch(&self.epoll, fd.as_fd());
         }
     }
 
@@ -384,10 +373,11 @@ mod tests {
             Source::Stdout(7),
             Source::Stderr(u32::MAX),
             Source::Stdin(0),
+            Source::Follow(3),
         ] {
             assert_eq!(Source::from_token(source.token()), Some(source));
         }
-        assert_eq!(Source::from_token(6), None);
+        assert_eq!(Source::from_token(7), None);
         assert_eq!(Source::from_token(u64::MAX), None);
     }
 }

@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use super::ops::{self, Job, Root};
+use super::ops::{self, Root, Shared};
 use super::out::Out;
 use super::processes::{Processes, Source};
 use super::sys::{self, check};
+use super::watchers::{Watchers, watch};
 use crate::agent_protocol::{Decoder, Hello, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read from the channel at once, in bytes.
@@ -20,6 +21,8 @@ const WAITING_JOBS: usize = 256;
 pub fn hello(boot_error: Option<String>, notices: Vec<String>) -> Hello {
     Hello {
         version: PROTOCOL_VERSION,
+        nonce: sys::nonce(),
+        arch: std::env::consts::ARCH.to_owned(),
         kernel_release: sys::kernel_release(),
         pid: std::process::id(),
         uptime_ns: sys::uptime_ns(),
@@ -40,25 +43,32 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
     let signals = signal_descriptor()?;
     sys::set_nonblocking(channel.as_fd())?;
     // SAFETY: makes a new descriptor or fails.
-    let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+    let epoll = Arc::new(unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) });
     // SAFETY: as above.
     let wake = unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?) };
-    let processes = Arc::new(Processes::new(epoll));
-    processes.watch(channel.as_fd(), libc::EPOLLIN, Source::Channel)?;
-    processes.watch(signals.as_fd(), libc::EPOLLIN, Source::Signals)?;
-    processes.watch(wake.as_fd(), libc::EPOLLIN, Source::Wake)?;
-    let out = Arc::new(Out::new(channel.try_clone()?));
+    watch(&epoll, channel.as_fd(), libc::EPOLLIN, Source::Channel)?;
+    watch(&epoll, signals.as_fd(), libc::EPOLLIN, Source::Signals)?;
+    watch(&epoll, wake.as_fd(), libc::EPOLLIN, Source::Wake)?;
+    let shared = Arc::new(Shared {
+        out: Out::new(channel.try_clone()?),
+        processes: Processes::new(Arc::clone(&epoll)),
+        watchers: Watchers::new(Arc::clone(&epoll)),
+        wake: wake.try_clone()?,
+    });
     let (jobs, queue) = sync_channel(WAITING_JOBS);
-    ops::start(queue, Arc::clone(&out), Arc::clone(&processes), wake.try_clone()?, root)?;
-    out.send(0, &ToHost::Hello(hello.clone()))?;
+    ops::start(queue, Arc::clone(&shared), root)?;
+    shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
-    let mut host = Host { decoder: Decoder::default(), buffer: vec![0; READ], jobs };
+    let mut host =
+        Host { decoder: Decoder::default(), buffer: vec![0; READ], jobs, sync: Some(Sync::new(hello.nonce)), shared };
+    let shared = Arc::clone(&host.shared);
+    let (processes, out) = (&shared.processes, &shared.out);
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 64];
     loop {
         let timeout = processes.expire();
         // SAFETY: the array and its length belong together.
         let count =
-            match check(unsafe { libc::epoll_wait(processes.epoll().as_raw_fd(), events.as_mut_ptr(), 64, timeout) }) {
+            match check(unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), 64, timeout) }) {
                 Ok(count) => usize::try_from(count).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -66,14 +76,15 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
         let (mut collect, mut gone) = (false, false);
         for event in &events[..count] {
             match Source::from_token(event.u64) {
-                Some(Source::Channel) => gone |= !host.receive(&channel, &processes, &out)?,
+                Some(Source::Channel) => gone |= !host.receive(&channel)?,
                 Some(Source::Signals) => {
                     empty(&signals);
                     collect = true;
                 }
                 Some(Source::Wake) => empty(&wake),
                 Some(Source::Stdin(request)) => processes.stdin_ready(request),
-                Some(output) => processes.output_ready(output, &out)?,
+                Some(Source::Follow(request)) => shared.watchers.ready(request, out)?,
+                Some(output) => processes.output_ready(output, out)?,
                 None => {}
             }
         }
@@ -82,7 +93,7 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
         }
         // Last: what the ended processes wrote before is on its way then.
         if collect {
-            processes.collect(&out)?;
+            processes.collect(out)?;
         }
     }
 }
@@ -106,20 +117,58 @@ fn empty(fd: &OwnedFd) {
     while sys::read(fd.as_fd(), &mut buffer).is_ok_and(|count| count == buffer.len()) {}
 }
 
+/// Skips what came before the host's answer to the hello.
+struct Sync {
+    nonce: [u8; 16],
+    seen: Vec<u8>,
+}
+
+impl Sync {
+    fn new(nonce: [u8; 16]) -> Self {
+        Self { nonce, seen: Vec::new() }
+    }
+
+    /// Looks at what was read. The bytes behind the nonce, once it has come.
+    fn find(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.seen.extend_from_slice(bytes);
+        let at = self.seen.windows(self.nonce.len()).position(|window| *window == self.nonce);
+        match at {
+            Some(at) => Some(self.seen.split_off(at + self.nonce.len())),
+            None => {
+                let useless = self.seen.len().saturating_sub(self.nonce.len() - 1);
+                self.seen.drain(..useless);
+                None
+            }
+        }
+    }
+}
+
 struct Host {
     decoder: Decoder,
     buffer: Vec<u8>,
-    jobs: SyncSender<(u32, Job)>,
+    jobs: SyncSender<(u32, ToGuest)>,
+    sync: Option<Sync>,
+    shared: Arc<Shared>,
 }
 
 impl Host {
     /// Reads once and does what was asked. False when the host is gone for good.
-    fn receive(&mut self, channel: &OwnedFd, processes: &Processes, out: &Out) -> io::Result<bool> {
-        match sys::read(channel.as_fd(), &mut self.buffer) {
+    fn receive(&mut self, channel: &OwnedFd) -> io::Result<bool> {
+        let bytes = match sys::read(channel.as_fd(), &mut self.buffer) {
             Ok(0) => return wait_for_host(channel),
-            Ok(count) => self.decoder.push(&self.buffer[..count]),
+            Ok(count) => &self.buffer[..count],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
             Err(error) => return Err(error),
+        };
+        match &mut self.sync {
+            None => self.decoder.push(bytes),
+            Some(sync) => match sync.find(bytes) {
+                None => return Ok(true),
+                Some(rest) => {
+                    self.sync = None;
+                    self.decoder.push(&rest);
+                }
+            },
         }
         loop {
             let message = match self.decoder.next_frame() {
@@ -128,20 +177,22 @@ impl Host {
                 Err(error) => Err(error),
             };
             let (request, message) = message.map_err(io::Error::other)?;
-            if !self.dispatch(request, message, processes, out)? {
+            if !self.dispatch(request, message)? {
                 return Ok(false);
             }
         }
     }
 
-    fn dispatch(&self, request: u32, message: ToGuest, processes: &Processes, out: &Out) -> io::Result<bool> {
-        let job = match message {
+    /// Does what needs no waiting; hands everything else to the ops thread.
+    fn dispatch(&self, request: u32, message: ToGuest) -> io::Result<bool> {
+        let processes = &self.shared.processes;
+        match &message {
             ToGuest::Ping => {
-                out.send(request, &ToHost::Pong)?;
+                self.shared.out.send(request, &ToHost::Pong)?;
                 return Ok(true);
             }
             ToGuest::Stdin(bytes) => {
-                processes.stdin(request, Some(&bytes));
+                processes.stdin(request, Some(bytes));
                 return Ok(true);
             }
             ToGuest::StdinEnd => {
@@ -149,24 +200,17 @@ impl Host {
                 return Ok(true);
             }
             ToGuest::Signal(signal) => {
-                processes.signal(request, signal);
+                processes.signal(request, *signal);
                 return Ok(true);
             }
             ToGuest::Cancel => {
                 processes.cancel(request);
-                Job::Cancel
+                self.shared.watchers.remove(request);
             }
-            ToGuest::Run(run) => {
-                processes.expect(request);
-                Job::Run(run)
-            }
-            ToGuest::ReadFile(path) => Job::ReadFile(path),
-            ToGuest::WriteFile { path, mode } => Job::WriteFile { path, mode },
-            ToGuest::Data(bytes) => Job::Data(bytes),
-            ToGuest::DataEnd => Job::DataEnd,
-            ToGuest::Poweroff => Job::Poweroff,
-        };
-        Ok(self.jobs.send((request, job)).is_ok())
+            ToGuest::Run(_) => processes.expect(request),
+            _ => {}
+        }
+        Ok(self.jobs.send((request, message)).is_ok())
     }
 }
 
@@ -196,4 +240,26 @@ fn wait_for_host(channel: &OwnedFd) -> io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_before_the_nonce_is_skipped() {
+        let nonce = *b"0123456789abcdef";
+        let text = [b"rest of 0123456789abc".as_slice(), &nonce, b"frames"].concat();
+        for size in 1..text.len() {
+            let mut sync = Sync::new(nonce);
+            let mut found = None;
+            for piece in text.chunks(size) {
+                match &mut found {
+                    None => found = sync.find(piece),
+                    Some(rest) => rest.extend_from_slice(piece),
+                }
+            }
+            assert_eq!(found.as_deref(), Some(b"frames".as_slice()), "pieces of {size}");
+        }
+    }
 }

@@ -142,3 +142,17 @@ pub fn uptime_ns() -> u64 {
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
+
+/// Sixteen bytes that differ from boot to boot: random where the kernel has random bytes already, else made of clocks.
+pub fn nonce() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // SAFETY: the pointer and length are those of `bytes`. GRND_NONBLOCK: an agent never waits for entropy.
+    let count = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    if usize::try_from(count) != Ok(bytes.len()) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let wall = u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap_or_default();
+        bytes[..8].copy_from_slice(&uptime_ns().to_le_bytes());
+        bytes[8..].copy_from_slice(&wall.rotate_left(17).to_le_bytes());
+    }
+    bytes
+}

@@ -9,6 +9,8 @@ use crate::testbed::VmError;
 pub enum ApiError {
     /// A message; the caller's file and line are put before it.
     Message(String),
+    /// Raised as it is.
+    Value(mlua::Value),
     /// The test's deadline has passed or the run was interrupted: nothing catches this for good.
     Cancelled,
 }

@@ -72,6 +72,7 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         todo: RefCell::default(),
         current: RefCell::default(),
         file_log: RefCell::default(),
+        pending: RefCell::default(),
         loaded: Cell::new(false),
     });
     match load(&settings, &state) {

@@ -8,6 +8,7 @@ use mlua::{Function, Lua};
 
 use super::error::ApiError;
 use super::place::{self, Place};
+use super::register::Pending;
 use crate::foundation::cancel::{CancelReason, CancelToken};
 use crate::testbed::{Scope, Testbed};
 
@@ -72,6 +73,8 @@ pub struct FileState {
     pub current: RefCell<Option<CurrentTest>>,
     /// What the file printed outside of tests.
     pub file_log: RefCell<String>,
+    /// What the branch of `parallel` that has just yielded waits for.
+    pub pending: RefCell<Option<Pending>>,
     /// Whether the file's chunk has returned: `test` may no longer be called.
     pub loaded: Cell<bool>,
 }

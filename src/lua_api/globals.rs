@@ -10,9 +10,9 @@ use super::args::Args;
 use super::error::{ApiError, lua_message};
 use super::file_state::{FileState, Registered};
 use super::lab::LabHandle;
-use super::register::function;
+use super::register::{function, waiting};
 use super::render::short;
-use super::{console, json, lab, place, register, run_result, test_context, vm};
+use super::{console, json, lab, parallel, place, register, run_result, test_context, vm};
 use crate::foundation::duration::format_duration;
 
 /// Defaults of `wait_until`.
@@ -52,11 +52,12 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     globals.set("wait_until", prelude.get::<Function>("wait_until")?)?;
     globals.set(
         "sleep",
-        function(lua, "sleep", |_, state, mut args| {
+        waiting(lua, "sleep", |_, _, mut args| {
             let time = args.duration_opt("t")?.ok_or_else(|| args.bad("t", "expected a time, found nil"))?;
-            state.wait(pause(time))
+            Ok(pause(time))
         })?,
     )?;
+    globals.set("parallel", parallel::function(lua, prelude.get("branch")?)?)?;
     globals.set("json", json::module(lua)?)?;
     globals.set("provium", LabHandle)?;
     standard_library(lua)?;
@@ -156,7 +157,7 @@ fn wait_natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
     )?;
     natives.raw_set(
         "wait_again",
-        function(lua, "wait_until", |_, state, mut args| {
+        waiting(lua, "wait_until", |_, _, mut args| {
             let wait = args.this::<Wait>()?;
             let left = wait.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -166,7 +167,7 @@ fn wait_natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
                     format_duration(wait.timeout)
                 )));
             }
-            state.wait(pause(wait.interval.min(left)))
+            Ok(pause(wait.interval.min(left)))
         })?,
     )
 }

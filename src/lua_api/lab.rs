@@ -65,17 +65,21 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
             args.this::<LabHandle>()?;
             Ok(state.with_scope(|scope| scope.names()))
         })?
-        .method("lab:boot", |_, state, mut args| {
+        .waits("lab:boot", |_, state, mut args| {
             let lab = args.next();
             let vms = state.with_scope(|scope| scope.vms());
-            state.wait(crate::testbed::boot_all(vms))?;
-            Ok(lab)
+            Ok(async move {
+                crate::testbed::boot_all(vms).await?;
+                Ok(lab)
+            })
         })?
-        .method("lab:shutdown", |_, state, mut args| {
+        .waits("lab:shutdown", |_, state, mut args| {
             let lab = args.next();
             let vms = state.with_scope(|scope| scope.vms());
-            state.wait(crate::testbed::shutdown_all(vms))?;
-            Ok(lab)
+            Ok(async move {
+                crate::testbed::shutdown_all(vms).await?;
+                Ok(lab)
+            })
         })?
         .store(CLASS)
 }

@@ -8,6 +8,7 @@ mod file_state;
 mod globals;
 mod json;
 mod lab;
+mod parallel;
 mod place;
 mod register;
 mod render;

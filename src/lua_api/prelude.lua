@@ -23,6 +23,12 @@ function prelude.run_body(fn, t)
   return false, raised, trace
 end
 
+-- The body of a branch of `parallel`: true and its first result, or false and the error value.
+function prelude.branch(fn)
+  local ok, value = pcall(fn)
+  return ok, value
+end
+
 -- A failed assertion inside is the expected error, not the test's failure.
 function prelude.assert_raises(t, fn, msg)
   native.raises_begin(t, fn)

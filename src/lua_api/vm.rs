@@ -9,7 +9,7 @@ use super::console::ConsoleHandle;
 use super::error::ApiError;
 use super::register::{Class, class};
 use super::vm_run;
-use crate::testbed::{BootFile, Vm, VmOptions};
+use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
 /// Registry key of the class.
 const CLASS: &str = "provium.VM";
@@ -27,6 +27,13 @@ const OPTIONS: &[&str] = &[
 
 /// A VM as Lua holds it.
 pub struct VmHandle(pub Arc<Vm>);
+
+impl VmHandle {
+    /// Where its operations happen.
+    pub fn guest(&self) -> Guest {
+        Guest::new(Arc::clone(&self.0))
+    }
+}
 
 impl UserData for VmHandle {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
@@ -115,36 +122,45 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     let class = lifecycle(Class::new(lua)?)?;
     let class = files_and_console(class)?;
     let class = accessors(class)?;
-    class.method("vm:run", vm_run::run)?.store(CLASS)
+    class
+        .waits("vm:run", |_, _, mut args| {
+            let guest = args.this::<VmHandle>()?.guest();
+            vm_run::run(guest, args)
+        })?
+        .store(CLASS)
 }
 
 fn lifecycle(class: Class<'_>) -> mlua::Result<Class<'_>> {
     class
-        .method("vm:boot", |_, state, mut args| {
+        .waits("vm:boot", |_, _, mut args| {
             let object = args.next();
             let vm = borrow(&args, &object)?;
             let options = options(&mut args)?;
-            state.wait(vm.boot(options))?;
-            Ok(object)
+            Ok(async move {
+                vm.boot(options).await?;
+                Ok(object)
+            })
         })?
-        .method("vm:shutdown", |_, state, mut args| {
+        .waits("vm:shutdown", |_, _, mut args| {
             let object = args.next();
             let vm = borrow(&args, &object)?;
-            state.wait(vm.shutdown())?;
-            Ok(object)
+            Ok(async move {
+                vm.shutdown().await?;
+                Ok(object)
+            })
         })
 }
 
 fn files_and_console(class: Class<'_>) -> mlua::Result<Class<'_>> {
     class
-        .method("vm:read_file", |lua, state, mut args| {
-            let vm = Arc::clone(&args.this::<VmHandle>()?.0);
+        .waits("vm:read_file", |lua, _, mut args| {
+            let guest = args.this::<VmHandle>()?.guest();
             let path = args.bytes("path")?;
-            let data = state.wait(vm.read_file(&path))?;
-            Ok(lua.create_string(data)?)
+            let lua = lua.clone();
+            Ok(async move { Ok(lua.create_string(guest.read_file(&path).await?)?) })
         })?
-        .method("vm:write_file", |_, state, mut args| {
-            let vm = Arc::clone(&args.this::<VmHandle>()?.0);
+        .waits("vm:write_file", |_, _, mut args| {
+            let guest = args.this::<VmHandle>()?.guest();
             let path = args.bytes("path")?;
             let data = args.bytes("data")?;
             let options = args.options(&["mode", "perm"])?;
@@ -152,7 +168,8 @@ fn files_and_console(class: Class<'_>) -> mlua::Result<Class<'_>> {
                 Some(mode) => Some(mode),
                 None => options.integer("perm", 0, 0o7777)?,
             };
-            state.wait(vm.write_file(&path, &data, mode.and_then(|mode| u32::try_from(mode).ok())))
+            let mode = mode.and_then(|mode| u32::try_from(mode).ok());
+            Ok(async move { Ok(guest.write_file(&path, &data, mode).await?) })
         })?
         .method("vm:console", |_, _, mut args| {
             let vm = Arc::clone(&args.this::<VmHandle>()?.0);

@@ -1,18 +1,14 @@
 //! `vm:run` in all its forms.
 
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use mlua::{Lua, Table, Value};
+use mlua::{Table, Value};
 
 use super::args::{Args, Options, list_of_bytes};
 use super::error::ApiError;
-use super::file_state::FileState;
 use super::render::{quote, short};
 use super::run_result::RunResult;
-use super::vm::VmHandle;
-use crate::testbed::{Program, RunSpec};
+use crate::testbed::{Guest, Program, RunSpec};
 
 /// Options of the options form.
 const OPTIONS: &[&str] = &["args", "env", "env_clear", "cwd", "stdin", "timeout", "timeout_ms", "user"];
@@ -24,12 +20,16 @@ type Variables = Vec<(Vec<u8>, Vec<u8>)>;
 ///
 /// # Errors
 /// A bad argument, a program that can't be started, a dead guest.
-pub fn run(_: &Lua, state: &Rc<FileState>, mut args: Args) -> Result<RunResult, ApiError> {
-    let vm = Arc::clone(&args.this::<VmHandle>()?.0);
+pub fn run(
+    guest: Guest,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<RunResult, ApiError>> + 'static, ApiError> {
     let spec = decode(&mut args)?;
     let command = describe(&spec.program);
-    let outcome = state.wait(vm.run(spec))?;
-    Ok(RunResult::new(vm.name().to_owned(), command, outcome))
+    Ok(async move {
+        let outcome = guest.run(spec).await?;
+        Ok(RunResult::new(guest.name(), command, outcome))
+    })
 }
 
 /// Decodes `(cmd, args or opts?)`.
@@ -160,6 +160,7 @@ fn environment(args: &Args, options: &Options) -> Result<Variables, ApiError> {
 fn describe(program: &Program) -> String {
     match program {
         Program::Shell(line) => String::from_utf8_lossy(line).into_owned(),
+        Program::Worker => "a worker".to_owned(),
         Program::Argv(argv) => {
             let words: Vec<String> = argv.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
             words.join(" ")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +79,19 @@ pub(super) struct Shared {
     broken: Mutex<Option<String>>,
 }
 
+/// Wakes a thread that waits for a future.
+struct Unpark {
+    thread: std::thread::Thread,
+    woken: AtomicBool,
+}
+
+impl std::task::Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
 /// A run's test bed; clones share it.
 #[derive(Clone)]
 pub struct Testbed {
@@ -99,9 +113,24 @@ impl Testbed {
         }
     }
 
-    /// Waits for `future` on the calling thread, which is none of the runtime's.
+    /// Waits for `future` on the calling thread, which is none of the runtime's. May be called again inside `future`:
+    /// a Lua callback that can't yield waits in the middle of another wait, which the runtime's own `block_on` refuses.
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
-        self.shared.settings.runtime.block_on(future)
+        // What the future does (timers, sockets, tasks) belongs to the runtime.
+        let _entered = self.shared.settings.runtime.enter();
+        let unpark = Arc::new(Unpark { thread: std::thread::current(), woken: AtomicBool::new(false) });
+        let waker = Arc::clone(&unpark).into();
+        let mut context = std::task::Context::from_waker(&waker);
+        let mut future = std::pin::pin!(future);
+        loop {
+            if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+                return value;
+            }
+            // The flag, since an inner wait on this thread may have taken the wake-up that was meant for this one.
+            while !unpark.woken.swap(false, Ordering::Acquire) {
+                std::thread::park();
+            }
+        }
     }
 
     /// A new machine of `profile`, not booted.

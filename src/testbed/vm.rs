@@ -8,7 +8,7 @@ use super::boot;
 use super::error::{Death, VmError};
 use super::options::VmOptions;
 use super::running::{ConsolePort, Running};
-use crate::agent_client::{AgentClient, AgentError, RunOutcome, RunSpec};
+use crate::agent_client::{AgentClient, AgentError};
 use crate::project::Profile;
 use crate::run_events::{StopReason, VmRef};
 
@@ -181,30 +181,6 @@ impl Vm {
         }
     }
 
-    /// Runs a command in the guest.
-    ///
-    /// # Errors
-    /// A program, directory or user that can't be used, a dead guest.
-    pub async fn run(&self, spec: RunSpec) -> Result<RunOutcome, VmError> {
-        self.op("run", async |agent| agent.run(spec).await).await
-    }
-
-    /// A file's bytes.
-    ///
-    /// # Errors
-    /// The guest's errno with the path; a dead guest.
-    pub async fn read_file(&self, path: &[u8]) -> Result<Vec<u8>, VmError> {
-        self.op("read_file", async |agent| agent.read_file(path).await).await
-    }
-
-    /// Writes a file whole: creates or truncates it. `mode` is exact, whatever the umask.
-    ///
-    /// # Errors
-    /// The guest's errno with the path; a dead guest.
-    pub async fn write_file(&self, path: &[u8], data: &[u8], mode: Option<u32>) -> Result<(), VmError> {
-        self.op("write_file", async |agent| agent.write_file(path, data, mode).await).await
-    }
-
     /// Everything the console has said since the first byte of firmware; control bytes as they came.
     ///
     /// # Errors
@@ -227,18 +203,16 @@ impl Vm {
         VmError::State { vm: self.name().to_owned(), op, state: state.name() }
     }
 
-    async fn op<T>(
+    /// Lets `act` use the agent, unless the machine goes away first.
+    ///
+    /// # Errors
+    /// A wrong state, a guest that goes away, and what the agent refuses.
+    pub(super) async fn op<T>(
         &self,
         op: &'static str,
         act: impl AsyncFnOnce(AgentClient) -> Result<T, AgentError>,
     ) -> Result<T, VmError> {
-        let running = {
-            let inner = self.inner();
-            match (inner.state, &inner.running) {
-                (VmState::Booted, Some(running)) => Arc::clone(running),
-                (state, _) => return Err(self.wrong_state(op, state)),
-            }
-        };
+        let running = self.booted(op)?;
         let result = tokio::select! {
             biased;
             result = act(running.agent().clone()) => result,
@@ -257,6 +231,18 @@ impl Vm {
                 };
                 Err(self.dead(op, &running, death))
             }
+        }
+    }
+
+    /// The running machine, when it is booted.
+    ///
+    /// # Errors
+    /// Another state.
+    pub(super) fn booted(&self, op: &'static str) -> Result<Arc<Running>, VmError> {
+        let inner = self.inner();
+        match (inner.state, &inner.running) {
+            (VmState::Booted, Some(running)) => Ok(Arc::clone(running)),
+            (state, _) => Err(self.wrong_state(op, state)),
         }
     }
 

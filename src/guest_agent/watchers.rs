@@ -1,0 +1,92 @@
+//! What the I/O thread follows on behalf of a request: files that grow, descriptors, the kernel's log.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::out::Out;
+use super::processes::Source;
+use super::sys::check;
+
+/// Something that is looked after whenever its descriptor is readable.
+pub trait Follow: Send {
+    /// The descriptor to watch; always the same.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Passes on what there is, at most a few pieces, without waiting. False once there will be no more.
+    ///
+    /// # Errors
+    /// When the host is gone.
+    fn ready(&mut self, request: u32, out: &Out) -> io::Result<bool>;
+}
+
+/// All that is followed, by request.
+pub struct Watchers {
+    epoll: Arc<OwnedFd>,
+    table: Mutex<HashMap<u32, Box<dyn Follow>>>,
+}
+
+impl Watchers {
+    /// Nothing yet; events come to `epoll`.
+    pub fn new(epoll: Arc<OwnedFd>) -> Self {
+        Self { epoll, table: Mutex::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<u32, Box<dyn Follow>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows `what` until it ends or `request` is given up.
+    ///
+    /// # Errors
+    /// errno of a descriptor that can't be waited on (`EPERM` for a regular file).
+    pub fn add(&self, request: u32, what: Box<dyn Follow>) -> io::Result<()> {
+        // In the table first: the I/O thread may see the event at once.
+        let mut table = self.table();
+        watch(&self.epoll, what.fd(), libc::EPOLLIN, Source::Follow(request))?;
+        table.insert(request, what);
+        Ok(())
+    }
+
+    /// Ends what `request` follows.
+    pub fn remove(&self, request: u32) {
+        if let Some(what) = self.table().remove(&request) {
+            unwatch(&self.epoll, what.fd());
+        }
+    }
+
+    /// The descriptor of `request` is readable.
+    ///
+    /// # Errors
+    /// When the host is gone.
+    pub fn ready(&self, request: u32, out: &Out) -> io::Result<()> {
+        let Some(mut what) = self.table().remove(&request) else { return Ok(()) };
+        // Not locked here: sending may wait for the host.
+        if what.ready(request, out)? {
+            self.table().insert(request, what);
+        } else {
+            unwatch(&self.epoll, what.fd());
+        }
+        Ok(())
+    }
+}
+
+/// Adds `fd` to an epoll instance.
+///
+/// # Errors
+/// errno.
+pub fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, events: i32, source: Source) -> io::Result<()> {
+    let mut event = libc::epoll_event { events: events.unsigned_abs(), u64: source.token() };
+    // SAFETY: both descriptors are open, `event` lives during the call.
+    check(unsafe {
+        libc::epoll_ctl(epoll.as_fd().as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event)
+    })
+    .map(drop)
+}
+
+/// Takes `fd` out of an epoll instance; one that is not in it is no error.
+pub fn unwatch(epoll: &OwnedFd, fd: BorrowedFd<'_>) {
+    // SAFETY: both descriptors are open; a null event is fine for a removal.
+    unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), std::ptr::null_mut()) };
+}
