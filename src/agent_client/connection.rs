@@ -57,7 +57,9 @@ pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentEr
     let mut decoder = Decoder::default();
     let hello = match next_message(&mut reader, &mut decoder).await? {
         (_, ToHost::Hello(hello)) => hello,
-        (_, other) => return Err(AgentError::Closed(format!("expected the agent's hello, found {}", other.describe()))),
+        (_, other) => {
+            return Err(AgentError::Closed(format!("expected the agent's hello, found {}", other.describe())));
+        }
     };
     if hello.version != PROTOCOL_VERSION {
         return Err(AgentError::Version { found: hello.version });

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errno::{errno_name, errno_text};
 use super::frame::{FrameError, put};
-use super::ops::{
-    DirEntry, IoctlRequest, Op, OpReply, SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor,
-};
+use super::ops::{DirEntry, IoctlRequest, Op, OpReply, SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor};
 
 /// What a process is started from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ pub use errno::{errno_name, errno_text};
 pub use frame::{Decoder, FrameError, HEADER, LARGEST_PAYLOAD};
 pub use message::{Hello, OpError, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
 pub use ops::{
-    Button, DirEntry, EntryType, FileStat, IoctlArgument, IoctlRequest, Nested, Op, OpReply, OpenRequest, SyscallOutcome,
-    SyscallRequest, TailSource, TailStart, WaitFor, Whence,
+    Button, DirEntry, EntryType, FileStat, IoctlArgument, IoctlRequest, Nested, Op, OpReply, OpenRequest,
+    SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor, Whence,
 };
 
 /// Version of the protocol; both ends must have the same.

@@ -67,12 +67,11 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
     loop {
         let timeout = processes.expire();
         // SAFETY: the array and its length belong together.
-        let count =
-            match check(unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), 64, timeout) }) {
-                Ok(count) => usize::try_from(count).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
+        let count = match check(unsafe { libc::epoll_wait(epoll.as_raw_fd(), events.as_mut_ptr(), 64, timeout) }) {
+            Ok(count) => usize::try_from(count).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         let (mut collect, mut gone) = (false, false);
         for event in &events[..count] {
             match Source::from_token(event.u64) {

@@ -79,10 +79,8 @@ impl Watchers {
 pub fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, events: i32, source: Source) -> io::Result<()> {
     let mut event = libc::epoll_event { events: events.unsigned_abs(), u64: source.token() };
     // SAFETY: both descriptors are open, `event` lives during the call.
-    check(unsafe {
-        libc::epoll_ctl(epoll.as_fd().as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event)
-    })
-    .map(drop)
+    check(unsafe { libc::epoll_ctl(epoll.as_fd().as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event) })
+        .map(drop)
 }
 
 /// Takes `fd` out of an epoll instance; one that is not in it is no error.

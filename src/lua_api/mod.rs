@@ -13,6 +13,7 @@ mod place;
 mod register;
 mod render;
 mod run_result;
+mod stream;
 mod test_context;
 mod test_runner;
 mod vm;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::bed::Testbed;
 use super::boot;
 use super::error::{Death, VmError};
+use super::handles::Handles;
 use super::options::VmOptions;
 use super::running::{ConsolePort, Running};
 use crate::agent_client::{AgentClient, AgentError};
@@ -59,13 +60,15 @@ pub struct Vm {
     reference: VmRef,
     profile: Arc<Profile>,
     bed: Testbed,
+    handles: Handles,
     inner: Mutex<Inner>,
 }
 
 impl Vm {
     /// A machine in the state `created`.
     pub fn new(reference: VmRef, profile: Arc<Profile>, options: VmOptions, bed: Testbed) -> Self {
-        Self { reference, profile, bed, inner: Mutex::new(Inner { state: VmState::Created, options, running: None }) }
+        let inner = Mutex::new(Inner { state: VmState::Created, options, running: None });
+        Self { reference, profile, bed, handles: Handles::default(), inner }
     }
 
     /// Its name.
@@ -76,6 +79,11 @@ impl Vm {
     /// Its profile's name.
     pub fn profile(&self) -> &str {
         &self.profile.name
+    }
+
+    /// What tests hold open in it.
+    pub fn handles(&self) -> &Handles {
+        &self.handles
     }
 
     /// Its state now.
