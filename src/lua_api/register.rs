@@ -126,7 +126,7 @@ pub struct Pending {
 
 /// `true` and the values, or `false` and what is to be raised.
 pub fn answer<R: IntoLuaMulti>(lua: &Lua, state: &FileState, result: Result<R, ApiError>) -> mlua::Result<MultiValue> {
-    answer_at(lua, state, result, |lua| place::caller(lua))
+    answer_at(lua, state, result, place::caller)
 }
 
 /// As [`answer`], for a call that was made at `place`.
