@@ -6,6 +6,7 @@
 //! processes (`ops`).
 
 mod files;
+mod interrupt;
 mod launcher;
 mod ops;
 mod out;

@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::files::{self, Writing};
+use super::interrupt::{Interrupts, Working};
 use super::out::{Out, refusal};
 use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
@@ -28,6 +29,8 @@ pub struct Shared {
     pub processes: Processes,
     /// What the I/O thread follows.
     pub watchers: Watchers,
+    /// The threads that work on requests.
+    pub interrupts: Arc<Interrupts>,
     /// Written to, it makes the I/O thread look at its deadlines again.
     pub wake: OwnedFd,
 }
@@ -97,16 +100,30 @@ struct Ops {
 
 impl Ops {
     fn perform(&mut self, request: u32, message: ToGuest) {
+        let shared = Arc::clone(&self.shared);
+        if message == ToGuest::Cancel {
+            // The last message of its request: what came before it is done or was skipped.
+            self.writing.remove(&request);
+            shared.watchers.remove(request);
+            shared.interrupts.forget(request);
+            return;
+        }
+        let Some(working) = shared.interrupts.enter(request) else {
+            shared.processes.skip(request);
+            return;
+        };
         if let Some(root) = &mut self.root {
             root.follow();
         }
-        if let Err(error) = self.act(request, message) {
+        if let Err(error) = self.act(request, message, &working) {
             self.writing.remove(&request);
-            self.shared.out.fail(request, error);
+            if !working.given_up() {
+                shared.out.fail(request, error);
+            }
         }
     }
 
-    fn act(&mut self, request: u32, message: ToGuest) -> Result<(), OpError> {
+    fn act(&mut self, request: u32, message: ToGuest, _working: &Working) -> Result<(), OpError> {
         let shared = Arc::clone(&self.shared);
         let out = &shared.out;
         match message {
@@ -126,10 +143,6 @@ impl Ops {
                 None => Ok(()),
                 Some(writing) => writing.finish().map(|()| out.done(request)),
             },
-            ToGuest::Cancel => {
-                self.writing.remove(&request);
-                Ok(())
-            }
             ToGuest::Poweroff => poweroff(),
             ToGuest::Op(op) => self.op(op).map(|reply| out.reply(request, reply)),
             ToGuest::FileRead { .. } => Err(unsupported("read")),
@@ -145,8 +158,8 @@ impl Ops {
             ToGuest::Sleep(_) => Err(unsupported("sleep")),
             ToGuest::LoadModule { .. } => Err(unsupported("load_module")),
             ToGuest::KernelLog { .. } => Err(unsupported("dmesg")),
-            // Done by the I/O thread.
-            ToGuest::Ping | ToGuest::Stdin(_) | ToGuest::StdinEnd | ToGuest::Signal(_) => Ok(()),
+            // Done by the I/O thread, and by `perform`.
+            ToGuest::Ping | ToGuest::Cancel | ToGuest::Stdin(_) | ToGuest::StdinEnd | ToGuest::Signal(_) => Ok(()),
         }
     }
 

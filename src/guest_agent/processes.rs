@@ -115,6 +115,14 @@ impl Processes {
         self.table().insert(request, Process::default());
     }
 
+    /// The request was given up before its process was started.
+    pub fn skip(&self, request: u32) {
+        let mut table = self.table();
+        if table.get(&request).is_some_and(|process| process.pid.is_none()) {
+            table.remove(&request);
+        }
+    }
+
     /// Starts the process of `request` by `spawn`. Returns whether it has a deadline to watch.
     ///
     /// # Errors

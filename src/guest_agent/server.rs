@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Sender, channel as queue};
 
+use super::interrupt::Interrupts;
 use super::ops::{self, Root, Shared};
 use super::out::Out;
 use super::processes::{Processes, Source};
@@ -14,8 +15,6 @@ use crate::agent_protocol::{Decoder, Hello, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read from the channel at once, in bytes.
 const READ: usize = 256 * 1024;
-/// How many jobs may wait for the ops thread; past that the channel is not read.
-const WAITING_JOBS: usize = 256;
 
 /// The first message.
 pub fn hello(boot_error: Option<String>, notices: Vec<String>) -> Hello {
@@ -53,10 +52,13 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
         out: Out::new(channel.try_clone()?),
         processes: Processes::new(Arc::clone(&epoll)),
         watchers: Watchers::new(Arc::clone(&epoll)),
+        interrupts: Interrupts::new()?,
         wake: wake.try_clone()?,
     });
-    let (jobs, queue) = sync_channel(WAITING_JOBS);
-    ops::start(queue, Arc::clone(&shared), root)?;
+    // Without a bound: this thread must go on reading, or it would never see that a job which blocks was given up. Who
+    // sends much waits for receipts.
+    let (jobs, waiting_jobs) = queue();
+    ops::start(waiting_jobs, Arc::clone(&shared), root)?;
     shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
     let mut host =
@@ -145,7 +147,7 @@ impl Sync {
 struct Host {
     decoder: Decoder,
     buffer: Vec<u8>,
-    jobs: SyncSender<(u32, ToGuest)>,
+    jobs: Sender<(u32, ToGuest)>,
     sync: Option<Sync>,
     shared: Arc<Shared>,
 }
@@ -205,6 +207,7 @@ impl Host {
             ToGuest::Cancel => {
                 processes.cancel(request);
                 self.shared.watchers.remove(request);
+                self.shared.interrupts.cancel(request);
             }
             ToGuest::Run(_) => processes.expect(request),
             _ => {}

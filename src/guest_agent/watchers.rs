@@ -24,7 +24,8 @@ pub trait Follow: Send {
 /// All that is followed, by request.
 pub struct Watchers {
     epoll: Arc<OwnedFd>,
-    table: Mutex<HashMap<u32, Box<dyn Follow>>>,
+    /// None while the I/O thread looks after it.
+    table: Mutex<HashMap<u32, Option<Box<dyn Follow>>>>,
 }
 
 impl Watchers {
@@ -33,7 +34,7 @@ impl Watchers {
         Self { epoll, table: Mutex::default() }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<u32, Box<dyn Follow>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<u32, Option<Box<dyn Follow>>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -45,13 +46,13 @@ impl Watchers {
         // In the table first: the I/O thread may see the event at once.
         let mut table = self.table();
         watch(&self.epoll, what.fd(), libc::EPOLLIN, Source::Follow(request))?;
-        table.insert(request, what);
+        table.insert(request, Some(what));
         Ok(())
     }
 
     /// Ends what `request` follows.
     pub fn remove(&self, request: u32) {
-        if let Some(what) = self.table().remove(&request) {
+        if let Some(Some(what)) = self.table().remove(&request) {
             unwatch(&self.epoll, what.fd());
         }
     }
@@ -61,12 +62,17 @@ impl Watchers {
     /// # Errors
     /// When the host is gone.
     pub fn ready(&self, request: u32, out: &Out) -> io::Result<()> {
-        let Some(mut what) = self.table().remove(&request) else { return Ok(()) };
+        let Some(mut what) = self.table().get_mut(&request).and_then(Option::take) else { return Ok(()) };
         // Not locked here: sending may wait for the host.
-        if what.ready(request, out)? {
-            self.table().insert(request, what);
-        } else {
-            unwatch(&self.epoll, what.fd());
+        let goes_on = what.ready(request, out)?;
+        let mut table = self.table();
+        match table.get_mut(&request) {
+            Some(place) if goes_on => *place = Some(what),
+            // Its end, or the ops thread removed it meanwhile.
+            _ => {
+                table.remove(&request);
+                unwatch(&self.epoll, what.fd());
+            }
         }
         Ok(())
     }
