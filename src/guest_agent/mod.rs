@@ -7,6 +7,7 @@
 
 mod files;
 mod launcher;
+mod modules;
 mod ops;
 mod out;
 mod port;

@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::files::{self, Writing};
+use super::modules::{self, Loading};
 use super::out::{Out, refusal};
 use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
@@ -76,7 +77,7 @@ impl Root {
 /// # Errors
 /// When no thread can be had.
 pub fn start(queue: Receiver<(u32, ToGuest)>, shared: Arc<Shared>, root: Option<Root>) -> io::Result<()> {
-    let mut ops = Ops { shared, root, writing: HashMap::new() };
+    let mut ops = Ops { shared, root, writing: HashMap::new(), loading: HashMap::new() };
     std::thread::Builder::new()
         .name("ops".to_owned())
         .spawn(move || {
@@ -93,6 +94,8 @@ struct Ops {
     shared: Arc<Shared>,
     root: Option<Root>,
     writing: HashMap<u32, Writing>,
+    /// Modules whose bytes are on their way.
+    loading: HashMap<u32, Loading>,
 }
 
 impl Ops {
@@ -102,6 +105,7 @@ impl Ops {
         }
         if let Err(error) = self.act(request, message) {
             self.writing.remove(&request);
+            self.loading.remove(&request);
             self.shared.out.fail(request, error);
         }
     }
@@ -117,6 +121,12 @@ impl Ops {
             ToGuest::WriteFile { path, mode } => Writing::begin(path, mode).map(|writing| {
                 self.writing.insert(request, writing);
             }),
+            ToGuest::LoadModule { name, params } => Loading::begin(name, &params).map(|loading| {
+                self.loading.insert(request, loading);
+            }),
+            ToGuest::Data(bytes) if let Some(loading) = self.loading.get_mut(&request) => loading.add(&bytes),
+            ToGuest::DataEnd if let Some(loading) = self.loading.remove(&request) => loading.load(request, &shared),
+            ToGuest::Op(Op::UnloadModule(name)) => modules::unload(request, &name, &shared),
             ToGuest::Data(bytes) => match self.writing.get_mut(&request) {
                 // After a failure the host still sends what was on its way.
                 None => Ok(()),
@@ -128,6 +138,9 @@ impl Ops {
             },
             ToGuest::Cancel => {
                 self.writing.remove(&request);
+                self.loading.remove(&request);
+                // Again: what this thread added after the I/O thread saw the cancellation.
+                self.shared.watchers.remove(request);
                 Ok(())
             }
             ToGuest::Poweroff => poweroff(),
@@ -143,7 +156,6 @@ impl Ops {
             ToGuest::ReadMemory { .. } => Err(unsupported("read_mem")),
             ToGuest::Wait(_) => Err(unsupported("wait")),
             ToGuest::Sleep(_) => Err(unsupported("sleep")),
-            ToGuest::LoadModule { .. } => Err(unsupported("load_module")),
             ToGuest::KernelLog { .. } => Err(unsupported("dmesg")),
             // Done by the I/O thread.
             ToGuest::Ping | ToGuest::Stdin(_) | ToGuest::StdinEnd | ToGuest::Signal(_) => Ok(()),
@@ -165,6 +177,7 @@ impl Ops {
             Op::Close(_) => Err(unsupported("close")),
             Op::GetClock => Err(unsupported("clock")),
             Op::SetClock(_) => Err(unsupported("clock")),
+            // Done by `act`: it takes its time.
             Op::UnloadModule(_) => Err(unsupported("unload_module")),
             Op::WatchPowerButton => Err(unsupported("power_button")),
         }
