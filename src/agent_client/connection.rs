@@ -27,6 +27,7 @@ struct Shared {
     waiting: Mutex<Waiting>,
     next: AtomicU32,
     frames: mpsc::Sender<Vec<u8>>,
+    hello: Hello,
 }
 
 impl Shared {
@@ -67,7 +68,7 @@ pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentEr
     writer.write_all(&hello.nonce).await.map_err(|error| AgentError::Closed(error.to_string()))?;
     let (frames, queue) = mpsc::channel(WAITING_FRAMES);
     let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
-    let shared = Arc::new(Shared { waiting, next: AtomicU32::new(1), frames });
+    let shared = Arc::new(Shared { waiting, next: AtomicU32::new(1), frames, hello: hello.clone() });
     tokio::spawn(read(reader, decoder, Arc::clone(&shared)));
     tokio::spawn(write(writer, queue, Arc::downgrade(&shared)));
     let client = AgentClient { shared };
@@ -144,6 +145,11 @@ async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>, s
 }
 
 impl AgentClient {
+    /// What the agent said of itself.
+    pub fn hello(&self) -> &Hello {
+        &self.shared.hello
+    }
+
     /// Opens a request: its messages come to the returned conversation.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 mod connection;
 mod error;
+mod kernel;
 mod requests;
 
 pub use crate::agent_protocol::{Hello, OpError, Program};

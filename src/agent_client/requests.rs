@@ -180,7 +180,8 @@ impl AgentClient {
     }
 }
 
-fn ending(conversation: &mut Conversation, message: ToHost) -> AgentError {
+/// The error that `message` ends a request with: a refusal, or something that has no place in it.
+pub(super) fn ending(conversation: &mut Conversation, message: ToHost) -> AgentError {
     match message {
         ToHost::Failed(error) => {
             conversation.finish();

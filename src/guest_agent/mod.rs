@@ -8,6 +8,7 @@
 mod files;
 mod interrupt;
 mod launcher;
+mod modules;
 mod ops;
 mod out;
 mod port;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::files::{self, Writing};
 use super::interrupt::{Interrupts, Working};
+use super::modules::{self, Loading};
 use super::out::{Out, refusal};
 use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
@@ -79,7 +80,7 @@ impl Root {
 /// # Errors
 /// When no thread can be had.
 pub fn start(queue: Receiver<(u32, ToGuest)>, shared: Arc<Shared>, root: Option<Root>) -> io::Result<()> {
-    let mut ops = Ops { shared, root, writing: HashMap::new() };
+    let mut ops = Ops { shared, root, writing: HashMap::new(), loading: HashMap::new() };
     std::thread::Builder::new()
         .name("ops".to_owned())
         .spawn(move || {
@@ -96,6 +97,8 @@ struct Ops {
     shared: Arc<Shared>,
     root: Option<Root>,
     writing: HashMap<u32, Writing>,
+    /// Modules whose bytes are on their way.
+    loading: HashMap<u32, Loading>,
 }
 
 impl Ops {
@@ -104,6 +107,7 @@ impl Ops {
         if message == ToGuest::Cancel {
             // The last message of its request: what came before it is done or was skipped.
             self.writing.remove(&request);
+            self.loading.remove(&request);
             shared.watchers.remove(request);
             shared.interrupts.forget(request);
             return;
@@ -117,6 +121,7 @@ impl Ops {
         }
         if let Err(error) = self.act(request, message, &working) {
             self.writing.remove(&request);
+            self.loading.remove(&request);
             if !working.given_up() {
                 shared.out.fail(request, error);
             }
@@ -134,6 +139,12 @@ impl Ops {
             ToGuest::WriteFile { path, mode } => Writing::begin(path, mode).map(|writing| {
                 self.writing.insert(request, writing);
             }),
+            ToGuest::LoadModule { name, params } => Loading::begin(name, &params).map(|loading| {
+                self.loading.insert(request, loading);
+            }),
+            ToGuest::Data(bytes) if let Some(loading) = self.loading.get_mut(&request) => loading.add(&bytes),
+            ToGuest::DataEnd if let Some(loading) = self.loading.remove(&request) => loading.load(request, &shared),
+            ToGuest::Op(Op::UnloadModule(name)) => modules::unload(request, &name, &shared),
             ToGuest::Data(bytes) => match self.writing.get_mut(&request) {
                 // After a failure the host still sends what was on its way.
                 None => Ok(()),
@@ -156,7 +167,6 @@ impl Ops {
             ToGuest::ReadMemory { .. } => Err(unsupported("read_mem")),
             ToGuest::Wait(_) => Err(unsupported("wait")),
             ToGuest::Sleep(_) => Err(unsupported("sleep")),
-            ToGuest::LoadModule { .. } => Err(unsupported("load_module")),
             ToGuest::KernelLog { .. } => Err(unsupported("dmesg")),
             // Done by the I/O thread, and by `perform`.
             ToGuest::Ping | ToGuest::Cancel | ToGuest::Stdin(_) | ToGuest::StdinEnd | ToGuest::Signal(_) => Ok(()),
@@ -178,6 +188,7 @@ impl Ops {
             Op::Close(_) => Err(unsupported("close")),
             Op::GetClock => Err(unsupported("clock")),
             Op::SetClock(_) => Err(unsupported("clock")),
+            // Done by `act`: it takes its time.
             Op::UnloadModule(_) => Err(unsupported("unload_module")),
             Op::WatchPowerButton => Err(unsupported("power_button")),
         }

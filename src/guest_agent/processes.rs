@@ -94,12 +94,39 @@ pub struct Pipes {
 pub struct Processes {
     epoll: Arc<OwnedFd>,
     table: Mutex<HashMap<u32, Process>>,
+    /// Children that tell in their own way how they end: they are only collected.
+    helpers: Mutex<Vec<libc::pid_t>>,
 }
 
 impl Processes {
     /// No process yet; events come to `epoll`.
     pub fn new(epoll: Arc<OwnedFd>) -> Self {
-        Self { epoll, table: Mutex::default() }
+        Self { epoll, table: Mutex::default(), helpers: Mutex::default() }
+    }
+
+    fn helpers(&self) -> MutexGuard<'_, Vec<libc::pid_t>> {
+        self.helpers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a child by `fork` that is collected when it ends, and nothing else.
+    ///
+    /// # Errors
+    /// Those of `fork`.
+    pub fn start_helper(&self, fork: impl FnOnce() -> io::Result<libc::pid_t>) -> io::Result<libc::pid_t> {
+        // Locked before it is there: it can't end unseen.
+        let mut helpers = self.helpers();
+        let pid = fork()?;
+        helpers.push(pid);
+        Ok(pid)
+    }
+
+    /// Kills a helper, unless it has ended.
+    pub fn kill_helper(&self, pid: libc::pid_t) {
+        let helpers = self.helpers();
+        if helpers.contains(&pid) {
+            // SAFETY: a signal to a child of ours that is not collected yet.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<u32, Process>> {
@@ -267,6 +294,8 @@ impl Processes {
     /// # Errors
     /// When the host is gone.
     pub fn collect(&self, out: &Out) -> io::Result<()> {
+        // SAFETY: a child of ours that is not collected yet; its status is of no interest.
+        self.helpers().retain(|pid| unsafe { libc::waitpid(*pid, std::ptr::null_mut(), libc::WNOHANG) } == 0);
         let mut done = Vec::new();
         {
             let mut table = self.table();

@@ -21,11 +21,19 @@ pub trait Follow: Send {
     fn ready(&mut self, request: u32, out: &Out) -> io::Result<bool>;
 }
 
+/// What is followed for one request.
+enum Followed {
+    Waiting(Box<dyn Follow>),
+    /// The I/O thread looks after it now.
+    Busy,
+    /// The request was given up meanwhile.
+    GivenUp,
+}
+
 /// All that is followed, by request.
 pub struct Watchers {
     epoll: Arc<OwnedFd>,
-    /// None while the I/O thread looks after it.
-    table: Mutex<HashMap<u32, Option<Box<dyn Follow>>>>,
+    table: Mutex<HashMap<u32, Followed>>,
 }
 
 impl Watchers {
@@ -34,7 +42,7 @@ impl Watchers {
         Self { epoll, table: Mutex::default() }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<u32, Option<Box<dyn Follow>>>> {
+    fn table(&self) -> MutexGuard<'_, HashMap<u32, Followed>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -46,14 +54,17 @@ impl Watchers {
         // In the table first: the I/O thread may see the event at once.
         let mut table = self.table();
         watch(&self.epoll, what.fd(), libc::EPOLLIN, Source::Follow(request))?;
-        table.insert(request, Some(what));
+        table.insert(request, Followed::Waiting(what));
         Ok(())
     }
 
     /// Ends what `request` follows.
     pub fn remove(&self, request: u32) {
-        if let Some(Some(what)) = self.table().remove(&request) {
-            unwatch(&self.epoll, what.fd());
+        let mut table = self.table();
+        match table.remove(&request) {
+            Some(Followed::Waiting(what)) => unwatch(&self.epoll, what.fd()),
+            Some(Followed::Busy | Followed::GivenUp) => drop(table.insert(request, Followed::GivenUp)),
+            None => {}
         }
     }
 
@@ -62,17 +73,16 @@ impl Watchers {
     /// # Errors
     /// When the host is gone.
     pub fn ready(&self, request: u32, out: &Out) -> io::Result<()> {
-        let Some(mut what) = self.table().get_mut(&request).and_then(Option::take) else { return Ok(()) };
+        let Some(Followed::Waiting(mut what)) = self.table().insert(request, Followed::Busy) else {
+            self.table().remove(&request);
+            return Ok(());
+        };
         // Not locked here: sending may wait for the host.
         let goes_on = what.ready(request, out)?;
         let mut table = self.table();
-        match table.get_mut(&request) {
-            Some(place) if goes_on => *place = Some(what),
-            // Its end, or the ops thread removed it meanwhile.
-            _ => {
-                table.remove(&request);
-                unwatch(&self.epoll, what.fd());
-            }
+        match table.remove(&request) {
+            Some(Followed::Busy) if goes_on => drop(table.insert(request, Followed::Waiting(what))),
+            _ => unwatch(&self.epoll, what.fd()),
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ mod stream;
 mod test_context;
 mod test_runner;
 mod vm;
+mod vm_kernel;
 mod vm_run;
 
 pub use file_runner::{FileRun, FileSettings, run_file};

@@ -8,7 +8,7 @@ use super::args::{Args, Options};
 use super::console::ConsoleHandle;
 use super::error::ApiError;
 use super::register::{Class, class};
-use super::vm_run;
+use super::{vm_kernel, vm_run};
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
 /// Registry key of the class.
@@ -122,6 +122,7 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     let class = lifecycle(Class::new(lua)?)?;
     let class = files_and_console(class)?;
     let class = accessors(class)?;
+    let class = vm_kernel::methods(class)?;
     class
         .waits("vm:run", |_, _, mut args| {
             let guest = args.this::<VmHandle>()?.guest();

@@ -102,3 +102,22 @@ fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) ->
     wanted.extend(asked);
     tree.load_order(&wanted)
 }
+
+/// A module by its kernel name, unpacked.
+pub type NamedModule = (String, Vec<u8>);
+
+/// The module `name` and all it needs, in the order to load them, from a profile's `modules`; empty where it is built in.
+/// `release` is the guest's. Blocks: reads and unpacks files.
+///
+/// # Errors
+/// The profile has no `modules`, or none of that name.
+pub fn named_modules(images: &ProfileImages, release: &str, name: &str) -> Result<Vec<NamedModule>, QemuError> {
+    let Some(directory) = &images.modules else {
+        return Err(QemuError::Image(format!(
+            "`{name}` can't be loaded: the profile has no `modules`\nhint: name the directory that holds lib/modules"
+        )));
+    };
+    let mut tree = ModuleTree::open(&release_directory(directory, Some(release))?)?;
+    let modules = tree.load_order(&[name])?;
+    Ok(modules.into_iter().map(|module| (module.name, module.content)).collect())
+}

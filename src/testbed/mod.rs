@@ -8,6 +8,7 @@ mod bed;
 mod boot;
 mod error;
 mod guest;
+mod guest_modules;
 mod handles;
 mod images;
 mod options;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::bed::Testbed;
+use super::bed::{ProfileImages, Testbed};
 use super::boot;
 use super::error::{Death, VmError};
 use super::handles::Handles;
@@ -79,6 +79,14 @@ impl Vm {
     /// Its profile's name.
     pub fn profile(&self) -> &str {
         &self.profile.name
+    }
+
+    /// The files that its profile boots.
+    ///
+    /// # Errors
+    /// They can't be had.
+    pub(super) async fn profile_images(&self) -> Result<ProfileImages, VmError> {
+        self.bed.profile_images(self.name(), &self.profile).await
     }
 
     /// What tests hold open in it.
