@@ -37,7 +37,7 @@ fn a_failing_test_shows_the_console() {
     )]);
     let run = common::provium(dir.path(), &["test", "--artifacts", "out"]);
     let log = std::fs::read_to_string(dir.path().join("out/tests/a.test.lua/fails/console-v.ttyS0.log")).unwrap();
-    assert!(log.contains("Linux version") && log.contains("words-of-the-guest"), "{log}");
+    assert!(log.contains("is up") && log.contains("words-of-the-guest"), "{log}");
     run.expect(1).says(&[
         "(whole log: out/tests/a.test.lua/fails/console-v.ttyS0.log)",
         "FAIL tests/a.test.lua: fails",
