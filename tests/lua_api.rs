@@ -124,3 +124,32 @@ fn an_interrupt_ends_the_run_with_130() {
 fn branches_of_parallel() {
     common::provium(&lua_dir(), &["test", "parallel.test.lua"]).expect(0);
 }
+
+#[test]
+fn attachments_are_kept_with_the_report() {
+    let dir = common::directory(&[(
+        "a.test.lua",
+        "test('keeps', function(t)\n  t:attach('bytes.bin', 'a\\0b')\n  t:attach('bytes.bin', 'second')\n  \
+         local err = t:assert_raises(function() t:attach('', 'x') end)\n  t:assert_match(err, '^a.test.lua:4: t:attach: `name`')\n  \
+         t:assert_contains(t:assert_raises(function() t:attach('x') end), '`bytes`')\nend)\n\
+         test('fails', function(t) t:attach('why.txt', 'because') t:fail() end)\n",
+    )]);
+    let run = common::provium(dir.path(), &["test", "--artifacts", "out", "--format", "json"]);
+    run.expect(1);
+    assert!(run.stderr.contains("attached `why.txt` (7 bytes): out/a.test.lua/fails/why.txt"), "{}", run.stderr);
+    let events = run.events();
+    let keeps = common::test_done(&events, "keeps");
+    assert_eq!(
+        keeps["attachments"][0],
+        serde_json::json!({"name": "bytes.bin", "size": 3, "path": "out/a.test.lua/keeps/bytes.bin"})
+    );
+    assert_eq!(keeps["attachments"][1]["path"], "out/a.test.lua/keeps/bytes-2.bin");
+    assert_eq!(std::fs::read(dir.path().join("out/a.test.lua/keeps/bytes.bin")).unwrap(), b"a\0b");
+    assert_eq!(std::fs::read(dir.path().join("out/a.test.lua/fails/why.txt")).unwrap(), b"because");
+
+    let run = common::provium(dir.path(), &["test", "--format", "json"]);
+    let events = run.expect(1).events();
+    assert_eq!(common::test_done(&events, "keeps")["attachments"][0]["path"], serde_json::Value::Null);
+    let run = common::provium(dir.path(), &["test", "--artifacts", "a.test.lua/out"]);
+    run.expect(2).says(&["can't create `a.test.lua/out`"]);
+}

@@ -35,8 +35,11 @@ fn a_failing_test_shows_the_console() {
         "test('fails', function(t)\n  local vm = provium:vm('v', 'linux'):boot()\n  \
          vm:run('echo words-of-the-guest > /dev/console')\n  t:assert_eq(vm:run('echo 1').stdout, '2\\n')\nend)\n",
     )]);
-    let run = common::provium(dir.path(), &["test"]);
+    let run = common::provium(dir.path(), &["test", "--artifacts", "out"]);
+    let log = std::fs::read_to_string(dir.path().join("out/tests/a.test.lua/fails/console-v.ttyS0.log")).unwrap();
+    assert!(log.contains("is up") && log.contains("words-of-the-guest"), "{log}");
     run.expect(1).says(&[
+        "(whole log: out/tests/a.test.lua/fails/console-v.ttyS0.log)",
         "FAIL tests/a.test.lua: fails",
         "tests/a.test.lua:4",
         "\"1\\n\"",

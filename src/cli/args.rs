@@ -250,6 +250,9 @@ pub struct OutputArgs {
     /// Save the event stream as JSON lines, whole or not at all
     #[arg(long, value_name = "FILE")]
     pub save_events: Option<PathBuf>,
+    /// Keep what tests attach, and the console logs of tests that fail, in this directory: DIR/FILE/TEST/NAME
+    #[arg(long, value_name = "DIR")]
+    pub artifacts: Option<PathBuf>,
 }
 
 /// Build what profiles name: Nix values and `build` commands; nothing boots

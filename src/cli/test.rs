@@ -19,6 +19,7 @@ use crate::project::{self, Project, TestFile};
 use crate::reporters::{ColourContext, EventFile, JsonLines, Options, Terminal};
 use crate::run_events::{Consumer, EventKind, EventSink, FileStatus, RunStarted};
 use crate::scheduler::{self, Decision, FileContext, FileJob, FileOutcome, RunOutcome, Selection};
+use crate::testbed::Artifacts;
 use crate::testbed::{AccelRequest, Candidates, MachineRequest, Testbed, TestbedSettings};
 
 /// Runs tests.
@@ -42,6 +43,10 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     let directory = project.as_ref().map_or(cwd.clone(), |project| project.directory.clone());
     let nix_options = session::nix_options(global, &directory, args.running.no_build)?;
     let agent = session::find_agent()?;
+    let artifacts = match &args.output.artifacts {
+        Some(directory) => Artifacts::in_directory(directory).map_err(CommandError::usage)?,
+        None => Artifacts::default(),
+    };
     let runtime = session::runtime()?;
     let base = RuntimeDir::default_base();
     let runtime_dir = RuntimeDir::create(&base).map_err(CommandError::environment)?;
@@ -74,6 +79,7 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 sink: sink.clone(),
                 cwd,
                 project: project.clone(),
+                artifacts,
             });
             run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt)
         }

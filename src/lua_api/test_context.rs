@@ -85,6 +85,16 @@ pub fn install(lua: &Lua, assert_raises: mlua::Function) -> mlua::Result<()> {
             state.log(&format!("{text}\n"));
             Ok(())
         })?
+        .method("t:attach", |_, state, mut args| {
+            args.this::<TestHandle>()?;
+            let name = args.text("name")?;
+            if name.trim().is_empty() {
+                return Err(args.bad("name", "expected a file's name, found an empty string"));
+            }
+            let bytes = args.bytes("bytes")?;
+            let kept = state.bed.artifacts().attach(&state.display, &name, &bytes);
+            kept.map(drop).map_err(|error| ApiError::new(format!("t:attach: {error}")))
+        })?
         .store(CLASS)?;
     super::register::class(lua, CLASS)?.raw_set("assert_raises", assert_raises)
 }

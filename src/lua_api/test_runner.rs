@@ -15,9 +15,9 @@ use super::test_context::TestHandle;
 use crate::foundation::cancel::CancelReason;
 use crate::foundation::duration::{format_duration, from_seconds, parse_duration};
 use crate::run_events::{
-    ConsoleTail, EventKind, FileError, FilePhase, FileStatus, SourceLine, TestDone, TestStarted, TestStatus,
+    ConsoleTail, EventKind, FileError, FilePhase, FileStatus, SourceLine, TestDone, TestStarted, TestStatus, Warning,
 };
-use crate::testbed::Scope;
+use crate::testbed::{ConsolePort, Scope};
 
 /// How much of a console stands in a summary, in bytes.
 const CONSOLE_TAIL: usize = 4096;
@@ -116,6 +116,7 @@ fn run_test(
         log: String::new(),
         stopped_at: Vec::new(),
     });
+    state.bed.artifacts().begin_test(&settings.display, name);
     let begun = Instant::now();
     let outcome = call_body(lua, prelude, name, meta, body);
     let duration = begun.elapsed();
@@ -127,7 +128,7 @@ fn run_test(
     done.log = log;
     judge(&mut done, limit, token.reason().map(|reason| (reason, stopped_at)), failures, skipped, outcome);
     if done.status.is_failure() {
-        done.consoles = consoles(state, &scope);
+        done.consoles = consoles(state, &scope, settings, name);
         done.source = done.trace.first().and_then(|place| source_line(state, place));
     }
     // A cancelled test leaves the hook raising at every instruction.
@@ -135,6 +136,7 @@ fn run_test(
         done.message.get_or_insert_default().push_str("\nthe Lua state could not be used any more");
     }
     state.bed.block_on(Scope::stop(scope.take(), &token));
+    done.attachments = state.bed.artifacts().end_test(&settings.display);
     done
 }
 
@@ -221,13 +223,30 @@ fn without_place<'a>(message: &'a str, trace: &[String]) -> &'a str {
         .unwrap_or(message)
 }
 
-fn consoles(state: &FileState, scope: &Scope) -> Vec<ConsoleTail> {
+/// The consoles of all machines that the test could see. The whole logs of both ports are kept with the report.
+fn consoles(state: &FileState, scope: &Scope, settings: &FileSettings, test: &str) -> Vec<ConsoleTail> {
     let mut vms = scope.vms();
     vms.extend(state.scope.borrow().vms());
     vms.iter()
         .filter_map(|vm| {
             let tail = vm.console_tail(CONSOLE_TAIL)?;
-            Some(ConsoleTail { vm: vm.name().to_owned(), tail, log: None })
+            let mut log = None;
+            for (port, name) in [(ConsolePort::Serial, "ttyS0"), (ConsolePort::Virtio, "hvc0")] {
+                let bytes = vm.console_log(port).unwrap_or_default();
+                if bytes.trim_ascii().is_empty() {
+                    continue;
+                }
+                let name = format!("console-{}.{name}.log", vm.name());
+                match state.bed.artifacts().keep(&settings.display, Some(test), &name, &bytes) {
+                    Ok(path) => log = log.or(path),
+                    Err(error) => {
+                        let message = format!("the console log of vm `{}` is not kept: {error}", vm.name());
+                        settings.sink.emit(EventKind::Warning(Warning { message, hint: None }));
+                    }
+                }
+            }
+            let log = log.map(|path| path.display().to_string());
+            Some(ConsoleTail { vm: vm.name().to_owned(), tail, log })
         })
         .collect()
 }

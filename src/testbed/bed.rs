@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::accelerator::{Machine, MachineRequest};
+use super::artifacts::Artifacts;
 use super::error::VmError;
 use super::images::ImageCache;
 use super::options::VmOptions;
@@ -69,6 +70,8 @@ pub struct TestbedSettings {
     pub sink: EventSink,
     /// The directory that shown paths are relative to.
     pub cwd: PathBuf,
+    /// Where attachments and console logs are kept.
+    pub artifacts: Artifacts,
 }
 
 pub(super) struct Shared {
@@ -214,6 +217,11 @@ impl Testbed {
             _ => TCG_FACTOR,
         };
         (time * factor).mul_f64(profile.timeout_scale)
+    }
+
+    /// The files that are kept with the report.
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.shared.settings.artifacts
     }
 
     /// A path as it is shown: relative to the working directory where it lies below it.

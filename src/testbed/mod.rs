@@ -4,6 +4,7 @@
 //! one test or one file and takes them down, awaited, when it ends.
 
 mod accelerator;
+mod artifacts;
 mod bed;
 mod boot;
 mod error;
@@ -20,6 +21,7 @@ mod vm;
 pub use crate::agent_client::{Program, RunOutcome, RunSpec, RunStatus};
 pub use crate::qemu::{AccelRequest, Candidates};
 pub use accelerator::MachineRequest;
+pub use artifacts::Artifacts;
 pub use bed::{ImageError, ImageSource, ProfileImages, Testbed, TestbedSettings};
 pub use error::{Death, VmError};
 pub use guest::Guest;
