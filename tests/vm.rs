@@ -140,3 +140,27 @@ fn ctrl_c_takes_the_guests_down() {
         assert!(!Path::new("/proc").join(pid).exists(), "process {pid} was left behind");
     }
 }
+
+#[test]
+fn fast_boot_enters_the_unpacked_kernel() {
+    let guest = common::guest();
+    let text = format!(
+        "[profiles.fast]\nfast_boot = true\nkernel = {:?}\nmodules = {:?}\ninitrd = {:?}\n",
+        guest.kernel, guest.modules, guest.initrd
+    );
+    let test = "test('b', function(t)\n  local vm = provium:vm('v', 'fast'):boot()\n  \
+                t:log(vm:run('uname -r'):assert_ok():trim())\n  \
+                t:assert_contains(vm:read_file('/proc/cmdline'), 'cryptomgr.notests')\n  \
+                local args = io.open('/proc/' .. vm:pid() .. '/cmdline'):read('a')\n  \
+                t:assert_match(args, 'kernels/vmlinux%-%x+')\n  \
+                t:assert_contains(vm:run('cat /proc/iomem'):assert_ok().stdout, '01000000-', 'KASLR moved the kernel')\nend)\n";
+    let dir = common::directory(&[("provium.toml", &text), ("tests/a.test.lua", test)]);
+    common::provium(dir.path(), &["test", "-v"]).expect(0);
+    let kernels = dir.path().join(".xdg/cache/provium/kernels");
+    let kept = || std::fs::read_dir(&kernels).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let first = kept();
+    assert_eq!(first.len(), 1, "{first:?}");
+    common::provium(dir.path(), &["test"]).expect(0);
+    assert_eq!(kept(), first);
+    common::provium(dir.path(), &["profile", "show", "fast"]).expect(0).says(&["no KASLR", "i8042.noaux quiet"]);
+}

@@ -92,6 +92,12 @@ fn show(project: &Project, profile: &Profile, cwd: &Path) -> Result<String, Comm
         let _ = writeln!(text, "  {key:14} {}", identifier(&setting.value));
     }
     let _ = writeln!(text, "effective command line\n  {}", command_line(profile)?);
+    if profile.fast_boot {
+        text.push_str(
+            "fast boot\n  through PVH, from the unpacked kernel: no decompressor runs, hence there is no KASLR\n  \
+             (a kernel without a PVH note boots as it is given, which the run then says)\n",
+        );
+    }
     let _ = writeln!(text, "configuration\n  {}", project.config.display());
     Ok(text)
 }

@@ -104,7 +104,7 @@ pub struct Testbed {
 impl Testbed {
     /// A test bed without machines.
     pub fn new(settings: TestbedSettings) -> Self {
-        let images = ImageCache::new(settings.runtime_dir.clone());
+        let images = ImageCache::new(settings.runtime_dir.clone(), settings.cache_dir.join("kernels"));
         Self {
             shared: Arc::new(Shared {
                 settings,

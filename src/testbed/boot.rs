@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::bed::{ProfileImages, Testbed};
 use super::error::{Death, VmError};
-use super::images::ImageCache;
 use super::options::VmOptions;
 use super::running::{ConsoleFiles, ConsolePort, Running};
 use crate::agent_client::{self, AgentError, Hello};
@@ -46,6 +45,9 @@ pub async fn boot(
     let images = bed.profile_images(&vm.vm, profile).await?;
     let prepared = prepare(bed, vm, profile, options, &images).await?;
     let settings = &bed.shared.settings;
+    if let Some(message) = prepared.notice {
+        settings.sink.emit(EventKind::Warning(Warning { message, hint: None }));
+    }
     let consoles = console_files(bed, vm)?;
     let spec = MachineSpec {
         name: vm.vm.clone(),
@@ -103,6 +105,7 @@ struct Prepared {
     kernel: PathBuf,
     initrd: PathBuf,
     cmdline: String,
+    notice: Option<String>,
 }
 
 async fn prepare(
@@ -120,7 +123,11 @@ async fn prepare(
     let work = {
         let problem = problem.clone();
         move || {
-            let kernel = ImageCache::kernel(&images).map_err(|(key, error)| problem(key, error.to_string()))?;
+            let kernel = bed
+                .shared
+                .images
+                .kernel(&images, profile.fast_boot)
+                .map_err(|(key, error)| problem(key, error.to_string()))?;
             let file_text = match &images.cmdline_file {
                 None => String::new(),
                 Some(path) => std::fs::read_to_string(path)
@@ -143,9 +150,12 @@ async fn prepare(
             let shared = &bed.shared;
             let initrd = shared
                 .images
-                .initrd(&shared.settings.agent, &kernel, &images, &options, init)
+                .initrd(&shared.settings.agent, &kernel.image, &images, &options, init)
                 .map_err(|(key, error)| problem(key, error.to_string()))?;
-            Ok(Prepared { kernel: kernel.path, initrd, cmdline: cmdline.line })
+            let notice = kernel.notice.map(|reason| {
+                format!("profile `{}`: `fast_boot` boots the kernel as it was given: {reason}", profile.name)
+            });
+            Ok(Prepared { kernel: kernel.path, initrd, cmdline: cmdline.line, notice })
         }
     };
     match tokio::task::spawn_blocking(work).await {

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use super::bed::ProfileImages;
 use super::options::VmOptions;
 use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
-use crate::qemu::{self, KernelImage, ModuleTree, QemuError, initrd, release_directory};
+use crate::foundation::path_error::PathContext;
+use crate::qemu::{self, Extracted, KernelImage, QemuError, Wanted, initrd, load_order, release_directory};
 
 /// The drivers of the agent's channel, where the kernel has them as modules.
 const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_console"];
@@ -17,24 +19,58 @@ const WELCOME: [&str; 1] = ["virtio_rng"];
 /// A problem with one of a profile's files: the profile's key, and what is wrong.
 pub type Problem = (&'static str, QemuError);
 
-/// The overlays of a run: machines that ask for the same share one file.
+/// What QEMU is told to boot, and what is known of it.
+#[derive(Debug, Clone)]
+pub struct BootKernel {
+    /// The kernel as the profile gives it.
+    pub image: KernelImage,
+    /// The file that QEMU boots.
+    pub path: PathBuf,
+    /// Why `fast_boot` boots the kernel as it was given after all, the first time that this is found.
+    pub notice: Option<String>,
+}
+
+/// A kernel file as it was when it was unpacked.
+type KernelState = (PathBuf, u64, SystemTime);
+
+/// The kernels and overlays of a run: machines that ask for the same share one file.
 pub struct ImageCache {
     directory: PathBuf,
+    kernels: PathBuf,
+    unpacked: Mutex<HashMap<KernelState, Option<PathBuf>>>,
     made: Mutex<HashMap<blake3::Hash, PathBuf>>,
 }
 
 impl ImageCache {
-    /// No image yet; they are written to `directory`.
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory, made: Mutex::default() }
+    /// No image yet; overlays are written to `directory`, unpacked kernels kept in `kernels`.
+    pub fn new(directory: PathBuf, kernels: PathBuf) -> Self {
+        Self { directory, kernels, unpacked: Mutex::default(), made: Mutex::default() }
     }
 
-    /// Looks at the kernel.
+    /// Looks at the kernel; with `fast` unpacks it, so that it boots through PVH. Blocks.
     ///
     /// # Errors
-    /// It is none.
-    pub fn kernel(images: &ProfileImages) -> Result<KernelImage, Problem> {
-        qemu::inspect(&images.kernel).map_err(|error| ("kernel", error))
+    /// It is none; the cache can't be written.
+    pub fn kernel(&self, images: &ProfileImages, fast: bool) -> Result<BootKernel, Problem> {
+        let bad = |error| ("kernel", error);
+        let image = qemu::inspect(&images.kernel, std::env::consts::ARCH).map_err(bad)?;
+        if !fast {
+            return Ok(BootKernel { path: image.path.clone(), image, notice: None });
+        }
+        let state = state_of(&image.path).map_err(bad)?;
+        // Held while it is unpacked: the second machine that wants it finds it whole.
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        match unpacked.get(&state) {
+            Some(None) => return Ok(BootKernel { path: image.path.clone(), image, notice: None }),
+            Some(Some(path)) if path.is_file() => return Ok(BootKernel { path: path.clone(), image, notice: None }),
+            _ => {}
+        }
+        let (path, notice) = match qemu::extract_vmlinux(&image, &self.kernels).map_err(bad)? {
+            Extracted::Vmlinux(path) => (Some(path), None),
+            Extracted::AsGiven { reason } => (None, Some(reason)),
+        };
+        unpacked.insert(state, path.clone());
+        Ok(BootKernel { path: path.unwrap_or_else(|| image.path.clone()), image, notice })
     }
 
     /// The file for `-initrd`. Blocks: reads modules and the user's initrd.
@@ -68,7 +104,7 @@ impl ImageCache {
         entries.extend(
             modules
                 .into_iter()
-                .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}.ko", module.name), 0o600, module.content)),
+                .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}.ko", module.name), 0o600, module.bytes)),
         );
         let overlay = initrd::overlay(&entries).map_err(|error| ("initrd", QemuError::Image(error.to_string())))?;
         let mut hasher = blake3::Hasher::new();
@@ -87,6 +123,11 @@ impl ImageCache {
     }
 }
 
+fn state_of(path: &Path) -> Result<KernelState, QemuError> {
+    let file = std::fs::metadata(path).at("look at the kernel", path)?;
+    Ok((path.to_owned(), file.len(), file.modified().at("look at the kernel", path)?))
+}
+
 fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) -> Result<Vec<qemu::Module>, QemuError> {
     let asked: Vec<&str> = options.load_modules.iter().flatten().map(String::as_str).collect();
     let Some(directory) = &images.modules else {
@@ -97,10 +138,11 @@ fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) ->
             ))),
         };
     };
-    let mut tree = ModuleTree::open(&release_directory(directory, kernel.release.as_deref())?)?;
-    let mut wanted: Vec<&str> = DRIVERS.into_iter().chain(WELCOME).filter(|name| tree.has(name)).collect();
-    wanted.extend(asked);
-    tree.load_order(&wanted)
+    let release = kernel.release.as_deref();
+    let directory = release_directory(directory, release)?;
+    let harness = DRIVERS.into_iter().chain(WELCOME).map(Wanted::optional);
+    let wanted: Vec<Wanted> = harness.chain(asked.into_iter().map(Wanted::required)).collect();
+    load_order(&directory, release, &wanted)
 }
 
 /// A module by its kernel name, unpacked.

@@ -1,0 +1,13 @@
+//! Kernel files: what they are, and unpacking a bzImage for PVH.
+
+mod elf;
+mod extract;
+mod inspect;
+mod release;
+mod setup_header;
+
+#[cfg(test)]
+mod tests;
+
+pub use extract::{Extracted, extract_vmlinux};
+pub use inspect::{KernelImage, KernelKind, inspect};

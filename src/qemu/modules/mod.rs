@@ -1,0 +1,13 @@
+//! Drivers the kernel has as modules: which files, in which order.
+
+mod decompress;
+mod directory;
+mod index;
+mod modinfo;
+mod order;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::release_directory;
+pub use order::{Module, Wanted, load_order};
