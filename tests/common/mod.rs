@@ -122,6 +122,24 @@ pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     directory(&[&[("provium.toml", text.as_str())], files].concat())
 }
 
+/// A project directory with the profiles of `tests/vm/provium.toml`, and the files `names` of `tests/vm` beside it.
+///
+/// # Panics
+/// Where the images are not there: `tests/setup` makes them.
+pub fn suite(names: &[&str]) -> tempfile::TempDir {
+    let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm");
+    let images = std::env::var_os("PROVIUM_TEST_IMAGES").map_or_else(|| vm.join("../examples/.images"), PathBuf::from);
+    for image in ["debian/initrd.cpio.zst", "odd/parts.img"] {
+        assert!(images.join(image).is_file(), "`{image}` is missing in `{}`: run tests/setup", images.display());
+    }
+    let read = |name: &str| std::fs::read_to_string(vm.join(name)).unwrap();
+    let profiles = read("provium.toml").replace("../examples/.images", images.to_str().unwrap());
+    let files: Vec<(String, String)> = names.iter().map(|name| (format!("tests/{name}"), read(name))).collect();
+    let mut all = vec![("provium.toml", profiles.as_str())];
+    all.extend(files.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+    directory(&all)
+}
+
 /// A directory with `files` (name, text).
 pub fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

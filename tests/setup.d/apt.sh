@@ -4,6 +4,7 @@
 
 apt_source=/etc/apt/sources.list.d/provium.sources
 apt_pin=/etc/apt/preferences.d/provium
+apt_options=()
 
 as_root() {
     if [[ $(id -u) -eq 0 ]]; then
@@ -141,13 +142,14 @@ apt_install() {
 apt_log() { mkdir -p "$cache" && printf %s "$cache/apt.log"; }
 
 # apt_download DIRECTORY PACKAGE… - the packages as files, installed nowhere; DIRECTORY appears whole or not at all.
+# The array `apt_options` may hold further options.
 apt_download() {
-    local directory=$1 options=() part
+    local directory=$1 options=("${apt_options[@]}") part
     shift
     part=$directory.part.$$
     mkdir -p "$part"
     # apt runs downloads as the user _apt, which can't write here; as root it would complain of that.
-    if [[ $(id -u) -eq 0 ]]; then options=(-o APT::Sandbox::User=root); fi
+    if [[ $(id -u) -eq 0 ]]; then options+=(-o APT::Sandbox::User=root); fi
     (cd "$part" && apt-get -q "${options[@]}" download "$@" >"$(apt_log)" 2>&1) || {
         rm -rf "$part"
         return 1
