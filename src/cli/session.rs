@@ -7,6 +7,7 @@ use super::args::GlobalArgs;
 use super::error::{CommandError, Problem};
 use super::exit_code::Exit;
 use crate::foundation::path_error::describe_io;
+use crate::lua_api::CallRecord;
 use crate::nix_realiser::{self, split_like_shell};
 use crate::project::{self, Project, ProjectError};
 
@@ -119,6 +120,23 @@ pub fn find_agent() -> Result<PathBuf, CommandError> {
         CommandError::environment(format!("the guest agent is missing: expected `{}`", beside.display()))
             .hint("`cargo build` makes both programs; keep them together, or name the agent with PROVIUM_AGENT")
     })
+}
+
+/// Where `provium test` notes which of the Lua API's bindings returned and which raised: the file that `PROVIUM_API_RECORD`
+/// names, for provium's own test suite.
+///
+/// # Errors
+/// A file that can't be opened.
+pub fn call_record() -> Result<Option<Arc<CallRecord>>, CommandError> {
+    let Some(path) = std::env::var_os("PROVIUM_API_RECORD").filter(|path| !path.is_empty()) else { return Ok(None) };
+    match CallRecord::open(Path::new(&path)) {
+        Ok(record) => Ok(Some(Arc::new(record))),
+        Err(error) => Err(CommandError::environment(format!(
+            "PROVIUM_API_RECORD: `{}`: {}",
+            Path::new(&path).display(),
+            describe_io(&error)
+        ))),
+    }
 }
 
 /// The runtime that all I/O happens on.

@@ -13,7 +13,7 @@ use super::images::{self, ImageFinder};
 use super::{output, session};
 use crate::foundation::cancel::CancelToken;
 use crate::foundation::runtime_dir::RuntimeDir;
-use crate::lua_api::{self, FileSettings};
+use crate::lua_api::{self, CallRecord, FileSettings};
 use crate::nix_realiser::Cancel;
 use crate::project::{self, Project, TestFile};
 use crate::reporters::{ColourContext, EventFile, JsonLines, Options, Terminal};
@@ -171,53 +171,62 @@ fn run_files(
     let plan: Vec<FileJob> =
         files.iter().map(|file| FileJob { file: file.display.clone(), path: file.path.clone() }).collect();
     let roots = project.map(|project| project.roots.clone()).unwrap_or_default();
-    let outcome = scheduler::run(&plan, args.running.options(), interrupt, sink, |job, context| {
-        run_file(args, selection, &roots, bed, sink, job, context)
-    });
+    let record = match session::call_record() {
+        Ok(record) => record,
+        Err(error) => return (Exit::Environment, Some(error)),
+    };
+    let bodies = Files { args, selection, roots: &roots, bed, sink, record };
+    let outcome =
+        scheduler::run(&plan, args.running.options(), interrupt, sink, |job, context| bodies.run(job, context));
     let exit = Exit::of_run(&outcome, args.selection.allow_empty);
     let error = (exit == Exit::NothingSelected).then(|| nothing_selected(&outcome, files.len()));
     (exit, error)
 }
 
-fn run_file(
-    args: &TestArgs,
-    selection: &Selection,
-    roots: &[PathBuf],
-    bed: &Testbed,
-    sink: &EventSink,
-    job: &FileJob,
-    context: &FileContext,
-) -> FileOutcome {
-    let slow = Arc::new(AtomicUsize::new(0));
-    let select = {
-        let (selection, slow) = (selection.clone(), Arc::clone(&slow));
-        Arc::new(move |_: &str, meta: &serde_json::Map<String, serde_json::Value>| {
-            match selection.decide(&serde_json::Value::Object(meta.clone())) {
-                Decision::Run => true,
-                Decision::LeftOut => false,
-                Decision::LeftOutAsSlow => {
-                    slow.fetch_add(1, Ordering::Relaxed);
-                    false
+/// What all files of a run share.
+struct Files<'a> {
+    args: &'a TestArgs,
+    selection: &'a Selection,
+    roots: &'a [PathBuf],
+    bed: &'a Testbed,
+    sink: &'a EventSink,
+    record: Option<Arc<CallRecord>>,
+}
+
+impl Files<'_> {
+    fn run(&self, job: &FileJob, context: &FileContext) -> FileOutcome {
+        let slow = Arc::new(AtomicUsize::new(0));
+        let select = {
+            let (selection, slow) = (self.selection.clone(), Arc::clone(&slow));
+            Arc::new(move |_: &str, meta: &serde_json::Map<String, serde_json::Value>| {
+                match selection.decide(&serde_json::Value::Object(meta.clone())) {
+                    Decision::Run => true,
+                    Decision::LeftOut => false,
+                    Decision::LeftOutAsSlow => {
+                        slow.fetch_add(1, Ordering::Relaxed);
+                        false
+                    }
                 }
-            }
-        })
-    };
-    let run = lua_api::run_file(FileSettings {
-        path: job.path.clone(),
-        display: job.file.clone(),
-        bed: bed.clone(),
-        sink: sink.clone(),
-        token: context.cancel.clone(),
-        select,
-        test_timeout: args.running.test_timeout.and_then(|limit| limit.0),
-        roots: roots.to_vec(),
-        fail_fast: context.fail_fast,
-    });
-    FileOutcome {
-        status: run.status.unwrap_or(FileStatus::Failed),
-        error: run.error,
-        log: run.log,
-        selected: run.selected,
-        left_out_as_slow: slow.load(Ordering::Relaxed),
+            })
+        };
+        let run = lua_api::run_file(FileSettings {
+            path: job.path.clone(),
+            display: job.file.clone(),
+            bed: self.bed.clone(),
+            sink: self.sink.clone(),
+            token: context.cancel.clone(),
+            select,
+            test_timeout: self.args.running.test_timeout.and_then(|limit| limit.0),
+            roots: self.roots.to_vec(),
+            fail_fast: context.fail_fast,
+            record: self.record.clone(),
+        });
+        FileOutcome {
+            status: run.status.unwrap_or(FileStatus::Failed),
+            error: run.error,
+            log: run.log,
+            selected: run.selected,
+            left_out_as_slow: slow.load(Ordering::Relaxed),
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mlua::{HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
 
+use super::bindings::{Bindings, CallRecord};
 use super::error::lua_message;
 use super::file_state::FileState;
 use super::place::Place;
@@ -42,6 +43,8 @@ pub struct FileSettings {
     pub roots: Vec<PathBuf>,
     /// Whether the first failure ends the file.
     pub fail_fast: bool,
+    /// Where it is noted which bindings were called.
+    pub record: Option<Arc<CallRecord>>,
 }
 
 /// How a test file went.
@@ -106,6 +109,7 @@ fn load(settings: &FileSettings, state: &Rc<FileState>) -> Result<(Lua, Table), 
     // program of theirs. C modules can't be loaded: `package.cpath` is empty and its searchers are removed.
     let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) };
     lua.set_app_data(Rc::clone(state));
+    lua.set_app_data(Bindings::new(settings.record.clone()));
     let prelude = globals::install(&lua, settings.roots.clone()).map_err(|error| internal(&error))?;
     watch_deadline(&lua, HOOK_INTERVAL).map_err(|error| internal(&error))?;
     let text = std::fs::read(&settings.path).map_err(|error| {

@@ -10,7 +10,7 @@ use super::args::Args;
 use super::error::{ApiError, lua_message};
 use super::file_state::{FileState, Registered};
 use super::lab::LabHandle;
-use super::register::{function, waiting};
+use super::register::{function, step, waiting, waiting_step};
 use super::render::short;
 use super::{console, json, lab, parallel, place, register, run_result, stream, test_context, vm};
 use crate::foundation::duration::format_duration;
@@ -144,7 +144,7 @@ impl UserData for Wait {}
 fn wait_natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
     natives.raw_set(
         "wait_begin",
-        function(lua, "wait_until", |_, _, mut args| {
+        step(lua, "wait_until", |_, _, mut args| {
             args.callable("fn")?;
             let options = args.options(&["timeout", "interval", "desc"])?;
             let timeout = options.duration("timeout")?.unwrap_or(WAIT_TIMEOUT);
@@ -158,7 +158,7 @@ fn wait_natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
     )?;
     natives.raw_set(
         "wait_again",
-        waiting(lua, "wait_until", |_, _, mut args| {
+        waiting_step(lua, "wait_until", |_, _, mut args| {
             let wait = args.this::<Wait>()?;
             let left = wait.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -170,7 +170,8 @@ fn wait_natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
             }
             Ok(pause(wait.interval.min(left)))
         })?,
-    )
+    )?;
+    natives.raw_set("wait_end", function(lua, "wait_until", |_, _, _| Ok(()))?)
 }
 
 /// `print` and `io.write` go to the running test's log; `os.exit` raises.

@@ -1,6 +1,7 @@
 //! The Lua skin over the test bed: one file per Lua module, tables decoded into typed options.
 
 mod args;
+mod bindings;
 mod console;
 mod error;
 mod file_runner;
@@ -20,4 +21,5 @@ mod vm;
 mod vm_kernel;
 mod vm_run;
 
+pub use bindings::{CallRecord, binding_names};
 pub use file_runner::{FileRun, FileSettings, run_file};

@@ -7,7 +7,10 @@ function prelude.wait_until(fn, opts)
   local wait = native.wait_begin(fn, opts)
   while true do
     local value = fn()
-    if value then return value end
+    if value then
+      native.wait_end()
+      return value
+    end
     native.wait_again(wait)
   end
 end

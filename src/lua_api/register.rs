@@ -6,6 +6,7 @@ use std::rc::Rc;
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Table, Value};
 
 use super::args::Args;
+use super::bindings::Recorder;
 use super::error::ApiError;
 use super::file_state::FileState;
 use super::place::{self, Place};
@@ -67,12 +68,35 @@ pub fn function<R: IntoLuaMulti>(
     name: &'static str,
     body: impl Fn(&Lua, &Rc<FileState>, Args) -> Result<R, ApiError> + 'static,
 ) -> mlua::Result<Function> {
+    immediate(lua, Recorder::add(lua, name, false)?, name, body)
+}
+
+/// As [`function`], for one of several steps of which a Lua function `name` is made: its failure is that of the whole, its
+/// return is not.
+///
+/// # Errors
+/// Those of Lua's allocator.
+pub fn step<R: IntoLuaMulti>(
+    lua: &Lua,
+    name: &'static str,
+    body: impl Fn(&Lua, &Rc<FileState>, Args) -> Result<R, ApiError> + 'static,
+) -> mlua::Result<Function> {
+    immediate(lua, Recorder::add(lua, name, true)?, name, body)
+}
+
+fn immediate<R: IntoLuaMulti>(
+    lua: &Lua,
+    recorder: Recorder,
+    name: &'static str,
+    body: impl Fn(&Lua, &Rc<FileState>, Args) -> Result<R, ApiError> + 'static,
+) -> mlua::Result<Function> {
     let native = lua.create_function(move |lua, values: MultiValue| {
         let state = FileState::of(lua)?;
         let result = match state.refuse_when_cancelled() {
             Some(error) => Err(error),
             None => body(lua, &state, Args::new(name, values)),
         };
+        recorder.note(&result);
         answer(lua, &state, result)
     })?;
     lua.named_registry_value::<Function>(IMMEDIATE_KEY)?.call(native)
@@ -92,6 +116,35 @@ where
     R: IntoLuaMulti,
     F: Future<Output = Result<R, ApiError>> + 'static,
 {
+    suspending(lua, Recorder::add(lua, name, false)?, name, body)
+}
+
+/// As [`waiting`], for one of several steps of which a Lua function `name` is made (see [`step`]).
+///
+/// # Errors
+/// Those of Lua's allocator.
+pub fn waiting_step<R, F>(
+    lua: &Lua,
+    name: &'static str,
+    body: impl Fn(&Lua, &Rc<FileState>, Args) -> Result<F, ApiError> + 'static,
+) -> mlua::Result<Function>
+where
+    R: IntoLuaMulti,
+    F: Future<Output = Result<R, ApiError>> + 'static,
+{
+    suspending(lua, Recorder::add(lua, name, true)?, name, body)
+}
+
+fn suspending<R, F>(
+    lua: &Lua,
+    recorder: Recorder,
+    name: &'static str,
+    body: impl Fn(&Lua, &Rc<FileState>, Args) -> Result<F, ApiError> + 'static,
+) -> mlua::Result<Function>
+where
+    R: IntoLuaMulti,
+    F: Future<Output = Result<R, ApiError>> + 'static,
+{
     let native = lua.create_function(move |lua, mut values: MultiValue| {
         let in_branch = values.pop_front() == Some(Value::Boolean(true));
         let state = FileState::of(lua)?;
@@ -101,14 +154,24 @@ where
         };
         let future = match begun {
             Ok(future) => future,
-            Err(error) => return answer::<()>(lua, &state, Err(error)),
+            Err(error) => {
+                let result = Err(error);
+                recorder.note::<()>(&result);
+                return answer::<()>(lua, &state, result);
+            }
         };
         if !in_branch {
             let result = state.wait(future);
+            recorder.note(&result);
             return answer(lua, &state, result);
         }
         let handle = lua.clone();
-        let outcome = async move { Ok(future.await?.into_lua_multi(&handle)?) };
+        let recorder = recorder.clone();
+        let outcome = async move {
+            let result = future.await;
+            recorder.note(&result);
+            Ok(result?.into_lua_multi(&handle)?)
+        };
         let pending = Pending { outcome: Box::pin(outcome), place: place::caller(lua) };
         *state.pending.borrow_mut() = Some(pending);
         Ok(MultiValue::new())
@@ -159,10 +222,11 @@ pub fn answer_at<R: IntoLuaMulti>(
     Ok(MultiValue::from_vec(vec![Value::Boolean(false), Value::String(lua.create_string(text)?)]))
 }
 
-/// A class: the table of methods that objects of one kind share.
+/// A class: the methods and fields that objects of one kind share.
 pub struct Class<'lua> {
     lua: &'lua Lua,
     methods: Table,
+    fields: Table,
 }
 
 impl<'lua> Class<'lua> {
@@ -171,7 +235,7 @@ impl<'lua> Class<'lua> {
     /// # Errors
     /// Those of Lua's allocator.
     pub fn new(lua: &'lua Lua) -> mlua::Result<Self> {
-        Ok(Self { lua, methods: lua.create_table()? })
+        Ok(Self { lua, methods: lua.create_table()?, fields: lua.create_table()? })
     }
 
     /// Adds a method; `name` is `kind:method`.
@@ -183,8 +247,7 @@ impl<'lua> Class<'lua> {
         name: &'static str,
         body: impl Fn(&Lua, &Rc<FileState>, Args) -> Result<R, ApiError> + 'static,
     ) -> mlua::Result<Self> {
-        let short = name.rsplit([':', '.']).next().unwrap_or(name);
-        self.methods.raw_set(short, function(self.lua, name, body)?)?;
+        self.methods.raw_set(short(name), function(self.lua, name, body)?)?;
         Ok(self)
     }
 
@@ -201,8 +264,21 @@ impl<'lua> Class<'lua> {
         R: IntoLuaMulti,
         F: Future<Output = Result<R, ApiError>> + 'static,
     {
-        let short = name.rsplit([':', '.']).next().unwrap_or(name);
-        self.methods.raw_set(short, waiting(self.lua, name, body)?)?;
+        self.methods.raw_set(short(name), waiting(self.lua, name, body)?)?;
+        Ok(self)
+    }
+
+    /// Adds a field of objects that are a `T`; `name` is `kind.field`. Objects of a class with fields need [`index`].
+    ///
+    /// # Errors
+    /// Those of Lua's allocator.
+    pub fn field<T: 'static, R: IntoLuaMulti>(
+        self,
+        name: &'static str,
+        get: impl Fn(&Lua, &T) -> Result<R, ApiError> + 'static,
+    ) -> mlua::Result<Self> {
+        let getter = function(self.lua, name, move |lua, _, mut args| get(lua, &*args.this::<T>()?))?;
+        self.fields.raw_set(short(name), getter)?;
         Ok(self)
     }
 
@@ -211,8 +287,35 @@ impl<'lua> Class<'lua> {
     /// # Errors
     /// Those of Lua's allocator.
     pub fn store(self, key: &'static str) -> mlua::Result<()> {
+        self.methods.raw_set(FIELDS, self.fields)?;
         self.lua.set_named_registry_value(key, self.methods)
     }
+}
+
+/// The part of `kind:method` behind the kind.
+fn short(name: &'static str) -> &'static str {
+    name.rsplit([':', '.']).next().unwrap_or(name)
+}
+
+/// Where a class keeps the getters of its fields: no name that an author can write behind a dot.
+const FIELDS: &str = " fields";
+/// `__index` of objects with fields.
+const INDEX: &str = "
+local methods, fields = ...
+return function(object, key)
+  local get = fields[key]
+  if get then return get(object) end
+  return methods[key]
+end";
+
+/// `__index` of objects whose class, stored under `key`, has fields.
+///
+/// # Errors
+/// When there is none.
+pub fn index(lua: &Lua, key: &str) -> mlua::Result<Function> {
+    let methods = class(lua, key)?;
+    let fields: Table = methods.raw_get(FIELDS)?;
+    lua.load(INDEX).set_name(CHUNK).call((methods, fields))
 }
 
 /// The method table stored under `key`.

@@ -4,7 +4,7 @@ use mlua::{Lua, MetaMethod, UserData, UserDataFields, Value};
 
 use super::error::ApiError;
 use super::json;
-use super::register::{Class, class};
+use super::register::{Class, index};
 use crate::testbed::{RunOutcome, RunStatus};
 
 /// Registry key of the class.
@@ -74,20 +74,8 @@ fn output(name: &str, bytes: &[u8]) -> String {
 
 impl UserData for RunResult {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        fields.add_meta_field_with(MetaMethod::Index.name(), |lua| class(lua, CLASS));
+        fields.add_meta_field_with(MetaMethod::Index.name(), |lua| index(lua, CLASS));
         fields.add_meta_field("__name", "RunResult");
-        fields.add_field_method_get("exit_code", |_, this| Ok(this.exit_code()));
-        fields.add_field_method_get("stdout", |lua, this| lua.create_string(&this.outcome.stdout));
-        fields.add_field_method_get("stderr", |lua, this| lua.create_string(&this.outcome.stderr));
-        fields.add_field_method_get("status", |_, this| Ok(this.status()));
-        fields.add_field_method_get("timed_out", |_, this| Ok(this.outcome.status == RunStatus::TimedOut));
-        fields.add_field_method_get("duration", |_, this| Ok(this.outcome.duration.as_secs_f64()));
-        fields.add_field_method_get("signal", |_, this| {
-            Ok(match this.outcome.status {
-                RunStatus::Signalled(signal) => Some(signal),
-                _ => None,
-            })
-        });
     }
 }
 
@@ -96,7 +84,7 @@ impl UserData for RunResult {
 /// # Errors
 /// Those of Lua's allocator.
 pub fn install(lua: &Lua) -> mlua::Result<()> {
-    Class::new(lua)?
+    fields(Class::new(lua)?)?
         .method("result:ok", |_, _, mut args| Ok(args.this::<RunResult>()?.ok()))?
         .method("result:assert_ok", |_, _, mut args| {
             let object = args.next();
@@ -137,6 +125,22 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
             Ok(lua.create_string(this.outcome.stdout.trim_ascii())?)
         })?
         .store(CLASS)
+}
+
+fn fields(class: Class<'_>) -> mlua::Result<Class<'_>> {
+    class
+        .field("result.exit_code", |_, this: &RunResult| Ok(this.exit_code()))?
+        .field("result.stdout", |lua, this: &RunResult| Ok(lua.create_string(&this.outcome.stdout)?))?
+        .field("result.stderr", |lua, this: &RunResult| Ok(lua.create_string(&this.outcome.stderr)?))?
+        .field("result.status", |_, this: &RunResult| Ok(this.status()))?
+        .field("result.timed_out", |_, this: &RunResult| Ok(this.outcome.status == RunStatus::TimedOut))?
+        .field("result.duration", |_, this: &RunResult| Ok(this.outcome.duration.as_secs_f64()))?
+        .field("result.signal", |_, this: &RunResult| {
+            Ok(match this.outcome.status {
+                RunStatus::Signalled(signal) => Some(signal),
+                _ => None,
+            })
+        })
 }
 
 fn borrow(object: &Value) -> Result<mlua::UserDataRef<RunResult>, ApiError> {

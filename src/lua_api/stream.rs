@@ -9,11 +9,13 @@ use mlua::{Function, Lua, MetaMethod, UserData, UserDataFields, Value};
 use super::args::{Args, Options};
 use super::error::ApiError;
 use super::place::{self, Place};
-use super::register::{Class, class};
+use super::register::{Class, class, waiting};
 use crate::testbed::{ByteStream, HandleGuard, HandleKind, StreamError, Vm};
 
 /// Registry key of the class.
 const CLASS: &str = "provium.Stream";
+/// Registry key of the iterator of `lines`.
+const NEXT_LINE: &str = "provium.Stream.lines";
 /// How long a stream is waited for.
 const WAIT: Duration = Duration::from_secs(10);
 /// How long `drain` collects.
@@ -114,6 +116,7 @@ pub fn matcher(lua: &Lua, args: &mut Args) -> Result<(Matcher, String), ApiError
 /// # Errors
 /// Those of Lua's allocator.
 pub fn install(lua: &Lua) -> mlua::Result<()> {
+    lua.set_named_registry_value(NEXT_LINE, next_line(lua)?)?;
     let class = reading(Class::new(lua)?)?;
     let class = searching(class)?;
     class
@@ -161,23 +164,26 @@ fn reading(class: Class<'_>) -> mlua::Result<Class<'_>> {
                 Ok(list)
             })
         })?
-        .waits("stream:next_line", |lua, _, mut args| {
-            let (stream, what) = parts(&mut args)?;
-            let lua = lua.clone();
-            Ok(async move {
-                match stream.next_line().await {
-                    Ok(None) => Ok(Value::Nil),
-                    Ok(Some(line)) => Ok(Value::String(lua.create_string(line)?)),
-                    Err(error) => Err(failed(&what, "lines", &error)),
-                }
-            })
-        })?
         .method("stream:lines", |lua, _, mut args| {
             let object = args.next();
             Args::new("stream:lines", mlua::MultiValue::from_vec(vec![object.clone()])).this::<StreamHandle>()?;
-            let next: Function = super::register::class(lua, CLASS)?.raw_get("next_line")?;
-            Ok(next.bind(object)?)
+            Ok(lua.named_registry_value::<Function>(NEXT_LINE)?.bind(object)?)
         })
+}
+
+/// The iterator of `lines`.
+fn next_line(lua: &Lua) -> mlua::Result<Function> {
+    waiting(lua, "stream:lines", |lua, _, mut args| {
+        let (stream, what) = parts(&mut args)?;
+        let lua = lua.clone();
+        Ok(async move {
+            match stream.next_line().await {
+                Ok(None) => Ok(Value::Nil),
+                Ok(Some(line)) => Ok(Value::String(lua.create_string(line)?)),
+                Err(error) => Err(failed(&what, "lines", &error)),
+            }
+        })
+    })
 }
 
 fn searching(class: Class<'_>) -> mlua::Result<Class<'_>> {

@@ -8,7 +8,7 @@ use super::args::Args;
 use super::error::ApiError;
 use super::file_state::{Failure, FileState};
 use super::place;
-use super::register::{Class, class};
+use super::register::{Class, index, step};
 use super::render::{deep_equal, difference, short};
 
 /// Registry key of the class.
@@ -24,10 +24,8 @@ pub struct TestHandle {
 
 impl UserData for TestHandle {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        fields.add_meta_field_with(MetaMethod::Index.name(), |lua| class(lua, CLASS));
+        fields.add_meta_field_with(MetaMethod::Index.name(), |lua| index(lua, CLASS));
         fields.add_meta_field("__name", "Test");
-        fields.add_field_method_get("name", |_, this| Ok(this.name.clone()));
-        fields.add_field_method_get("meta", |_, this| Ok(this.meta.clone()));
     }
 }
 
@@ -62,6 +60,8 @@ pub fn install(lua: &Lua, assert_raises: mlua::Function) -> mlua::Result<()> {
     let class = Class::new(lua)?;
     let class = assertions(class)?;
     class
+        .field("t.name", |_, this: &TestHandle| Ok(this.name.clone()))?
+        .field("t.meta", |_, this: &TestHandle| Ok(this.meta.clone()))?
         .method("t:fail", |lua, state, mut args| {
             args.this::<TestHandle>()?;
             let custom = message(&mut args)?.unwrap_or_else(|| "failed".to_owned());
@@ -185,7 +185,7 @@ fn assert_match(lua: &Lua, state: &Rc<FileState>, mut args: Args) -> Result<Valu
 pub fn natives(lua: &Lua, table: &mlua::Table) -> mlua::Result<()> {
     table.raw_set(
         "raises_begin",
-        super::register::function(lua, "t:assert_raises", |_, state, mut args| {
+        step(lua, "t:assert_raises", |_, state, mut args| {
             args.this::<TestHandle>()?;
             args.callable("fn")?;
             if let Some(test) = &mut *state.current.borrow_mut() {
