@@ -159,7 +159,7 @@ pub fn named_modules(images: &ProfileImages, release: &str, name: &str) -> Resul
             "`{name}` can't be loaded: the profile has no `modules`\nhint: name the directory that holds lib/modules"
         )));
     };
-    let mut tree = ModuleTree::open(&release_directory(directory, Some(release))?)?;
-    let modules = tree.load_order(&[name])?;
-    Ok(modules.into_iter().map(|module| (module.name, module.content)).collect())
+    let directory = release_directory(directory, Some(release))?;
+    let modules = load_order(&directory, Some(release), &[Wanted::required(name)])?;
+    Ok(modules.into_iter().map(|module| (module.name, module.bytes)).collect())
 }
