@@ -12,8 +12,12 @@ fn lua(name: &str) -> String {
 
 #[test]
 fn the_guest_files_pass() {
-    let (guest, boot) = (lua("guest.test.lua"), lua("boot.test.lua"));
-    let dir = common::project(&[("tests/guest.test.lua", &guest), ("tests/boot.test.lua", &boot)]);
+    let (guest, boot, files) = (lua("guest.test.lua"), lua("boot.test.lua"), lua("files.test.lua"));
+    let dir = common::project(&[
+        ("tests/guest.test.lua", &guest),
+        ("tests/boot.test.lua", &boot),
+        ("tests/files.test.lua", &files),
+    ]);
     let events = dir.path().join("events.jsonl");
     let run = common::provium(dir.path(), &["test", "--save-events", "events.jsonl"]);
     run.expect(0).says(&["accelerator: tcg", "PASS tests/guest.test.lua: files"]);

@@ -10,7 +10,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::error::AgentError;
-use crate::agent_protocol::{Decoder, Hello, PROTOCOL_VERSION, ToGuest, ToHost};
+use crate::agent_protocol::{Decoder, Hello, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read at once, in bytes.
 const READ: usize = 256 * 1024;
@@ -28,6 +28,8 @@ struct Shared {
     next: AtomicU32,
     frames: mpsc::Sender<Vec<u8>>,
     hello: Hello,
+    /// Where what nobody waits for is sent from.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Shared {
@@ -40,6 +42,28 @@ impl Shared {
         let mut waiting = self.waiting();
         waiting.ended.get_or_insert(why);
         waiting.requests.clear();
+    }
+
+    /// Sends a message that has no answer, or one that nobody waits for.
+    fn send_later(&self, request: u32, message: &ToGuest) {
+        let mut frame = Vec::new();
+        message.encode(request, &mut frame);
+        if let Err(mpsc::error::TrySendError::Full(frame)) = self.frames.try_send(frame) {
+            let frames = self.frames.clone();
+            self.runtime.spawn(async move { frames.send(frame).await });
+        }
+    }
+
+    /// What came too late for its request: a file that was opened in vain is closed again.
+    fn discard(&self, message: &ToHost) {
+        if let ToHost::Reply(OpReply::Opened(fd)) = message {
+            self.close_later(*fd);
+        }
+    }
+
+    fn close_later(&self, fd: i32) {
+        let request = self.next.fetch_add(1, Ordering::Relaxed);
+        self.send_later(request, &ToGuest::Op(Op::Close(fd)));
     }
 }
 
@@ -68,7 +92,9 @@ pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentEr
     writer.write_all(&hello.nonce).await.map_err(|error| AgentError::Closed(error.to_string()))?;
     let (frames, queue) = mpsc::channel(WAITING_FRAMES);
     let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
-    let shared = Arc::new(Shared { waiting, next: AtomicU32::new(1), frames, hello: hello.clone() });
+    let runtime = tokio::runtime::Handle::current();
+    let next = AtomicU32::new(1);
+    let shared = Arc::new(Shared { waiting, next, frames, hello: hello.clone(), runtime });
     tokio::spawn(read(reader, decoder, Arc::clone(&shared)));
     tokio::spawn(write(writer, queue, Arc::downgrade(&shared)));
     let client = AgentClient { shared };
@@ -124,11 +150,21 @@ fn drain(decoder: &mut Decoder, shared: &Shared) -> Result<(), String> {
             },
             Err(error) => return Err(format!("the guest sent {error}")),
         };
-        let mut waiting = shared.waiting();
-        if let Some(sender) = waiting.requests.get(&request)
-            && sender.send(message).is_err()
-        {
-            waiting.requests.remove(&request);
+        let unwanted = {
+            let mut waiting = shared.waiting();
+            let Some(sender) = waiting.requests.get(&request) else {
+                drop(waiting);
+                shared.discard(&message);
+                continue;
+            };
+            let unsent = sender.send(message).err();
+            if unsent.is_some() {
+                waiting.requests.remove(&request);
+            }
+            unsent
+        };
+        if let Some(mpsc::error::SendError(message)) = unwanted {
+            shared.discard(&message);
         }
     }
 }
@@ -166,6 +202,16 @@ impl AgentClient {
         Ok(Conversation { client: self.clone(), number, messages, finished: false })
     }
 
+    /// Whether `other` speaks to the same agent: not to one of another boot, and to no worker.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Closes a descriptor of the agent; nobody waits for it.
+    pub fn close_later(&self, fd: i32) {
+        self.shared.close_later(fd);
+    }
+
     async fn ping(&self) -> Result<(), AgentError> {
         let mut conversation = self.open()?;
         conversation.send(&ToGuest::Ping).await?;
@@ -198,6 +244,16 @@ impl Conversation {
         self.client.shared.frames.send(frame).await.map_err(|_| self.closed())
     }
 
+    /// Sends bytes of a file's content.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) async fn send_data(&self, bytes: &[u8]) -> Result<(), AgentError> {
+        let mut frame = Vec::new();
+        ToGuest::encode_data(self.number, bytes, &mut frame);
+        self.client.shared.frames.send(frame).await.map_err(|_| self.closed())
+    }
+
     /// The next message of this request.
     ///
     /// # Errors
@@ -225,17 +281,14 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        self.client.shared.waiting().requests.remove(&self.number);
+        let shared = &self.client.shared;
+        shared.waiting().requests.remove(&self.number);
         if self.finished {
             return;
         }
-        let mut frame = Vec::new();
-        ToGuest::Cancel.encode(self.number, &mut frame);
-        let frames = self.client.shared.frames.clone();
-        if let Err(mpsc::error::TrySendError::Full(frame)) = frames.try_send(frame)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move { frames.send(frame).await });
+        shared.send_later(self.number, &ToGuest::Cancel);
+        while let Ok(message) = self.messages.try_recv() {
+            shared.discard(&message);
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum AgentError {
     },
     /// An output that is longer than is kept.
     TooMuch {
+        /// The operation.
+        op: &'static str,
         /// `stdout`, `stderr` or the path of a file.
         what: String,
         /// Bytes that are kept at most.
@@ -35,8 +37,8 @@ impl fmt::Display for AgentError {
                 "the guest's agent speaks version {found} of the protocol, expected {PROTOCOL_VERSION}\nhint: `provium` and \
                  `provium-agent` must come from the same build"
             ),
-            Self::TooMuch { what, limit } => {
-                write!(f, "run: {what} is longer than the {} MiB that are kept", limit / (1024 * 1024))
+            Self::TooMuch { op, what, limit } => {
+                write!(f, "{op}: {what} is longer than the {} MiB that are kept", limit / (1024 * 1024))
             }
         }
     }

@@ -5,10 +5,12 @@
 
 mod connection;
 mod error;
+mod files;
 mod kernel;
 mod requests;
 
 pub use crate::agent_protocol::{Hello, OpError, Program};
 pub use connection::{AgentClient, connect};
 pub use error::AgentError;
+pub use files::{Download, Following, Upload};
 pub use requests::{RunOutcome, RunSpec, RunStatus};

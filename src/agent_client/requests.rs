@@ -1,4 +1,4 @@
-//! The requests: run a program, read and write files, power off.
+//! The requests: run a program, short operations, power off.
 
 use std::time::Duration;
 
@@ -8,8 +8,6 @@ use crate::agent_protocol::{CHUNK, Op, OpReply, ProcessStatus, Program, RunReque
 
 /// How much of one output stream is kept, in bytes.
 const LARGEST_OUTPUT: usize = 64 * 1024 * 1024;
-/// How much of one file is read, in bytes: bounds what a guest can make the host hold.
-const LARGEST_FILE: usize = 1024 * 1024 * 1024;
 
 /// A program to run to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +93,9 @@ impl AgentClient {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         loop {
             match conversation.next().await? {
-                ToHost::Stdout(piece) => keep(&mut stdout, &piece, "stdout", LARGEST_OUTPUT)?,
+                ToHost::Stdout(piece) => keep(&mut stdout, &piece, "run", "stdout", LARGEST_OUTPUT)?,
                 ToHost::StdinTaken(_) => {}
-                ToHost::Stderr(piece) => keep(&mut stderr, &piece, "stderr", LARGEST_OUTPUT)?,
+                ToHost::Stderr(piece) => keep(&mut stderr, &piece, "run", "stderr", LARGEST_OUTPUT)?,
                 ToHost::Exited { status, duration_ns } => {
                     conversation.finish();
                     let status = match status {
@@ -109,46 +107,6 @@ impl AgentClient {
                 }
                 other => return Err(ending(&mut conversation, other)),
             }
-        }
-    }
-
-    /// A file's whole content.
-    ///
-    /// # Errors
-    /// The guest's errno; more than 1 GiB; a connection that ends.
-    pub async fn read_file(&self, path: &[u8]) -> Result<Vec<u8>, AgentError> {
-        let mut conversation = self.open()?;
-        conversation.send(&ToGuest::ReadFile(path.to_vec())).await?;
-        let mut data = Vec::new();
-        loop {
-            match conversation.next().await? {
-                ToHost::Data(piece) => keep(&mut data, &piece, &String::from_utf8_lossy(path), LARGEST_FILE)?,
-                ToHost::Done => {
-                    conversation.finish();
-                    return Ok(data);
-                }
-                other => return Err(ending(&mut conversation, other)),
-            }
-        }
-    }
-
-    /// Creates or truncates a file and writes `data`; `mode` is exact, whatever the umask.
-    ///
-    /// # Errors
-    /// The guest's errno; a connection that ends.
-    pub async fn write_file(&self, path: &[u8], data: &[u8], mode: Option<u32>) -> Result<(), AgentError> {
-        let mut conversation = self.open()?;
-        conversation.send(&ToGuest::WriteFile { path: path.to_vec(), mode }).await?;
-        for piece in data.chunks(CHUNK) {
-            conversation.send(&ToGuest::Data(piece.to_vec())).await?;
-        }
-        conversation.send(&ToGuest::DataEnd).await?;
-        match conversation.next().await? {
-            ToHost::Done => {
-                conversation.finish();
-                Ok(())
-            }
-            other => Err(ending(&mut conversation, other)),
         }
     }
 
@@ -191,9 +149,15 @@ pub(super) fn ending(conversation: &mut Conversation, message: ToHost) -> AgentE
     }
 }
 
-fn keep(all: &mut Vec<u8>, piece: &[u8], what: &str, limit: usize) -> Result<(), AgentError> {
+pub(super) fn keep(
+    all: &mut Vec<u8>,
+    piece: &[u8],
+    op: &'static str,
+    what: &str,
+    limit: usize,
+) -> Result<(), AgentError> {
     if all.len() + piece.len() > limit {
-        return Err(AgentError::TooMuch { what: what.to_owned(), limit });
+        return Err(AgentError::TooMuch { op, what: what.to_owned(), limit });
     }
     all.extend_from_slice(piece);
     Ok(())

@@ -41,13 +41,20 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
+/// What stands before a payload of `length` bytes.
+pub(super) fn header(request: u32, kind: u8, length: usize) -> [u8; HEADER] {
+    debug_assert!(length <= LARGEST_PAYLOAD, "callers split what is longer");
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+    header[4..8].copy_from_slice(&request.to_le_bytes());
+    header[8] = kind;
+    header
+}
+
 /// Puts a frame behind `out`.
 pub(super) fn put(out: &mut Vec<u8>, request: u32, kind: u8, payload: &[u8]) {
-    debug_assert!(payload.len() <= LARGEST_PAYLOAD, "callers split what is longer");
     out.reserve(HEADER + payload.len());
-    out.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&request.to_le_bytes());
-    out.push(kind);
+    out.extend_from_slice(&header(request, kind, payload.len()));
     out.extend_from_slice(payload);
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::errno::{errno_name, errno_text};
-use super::frame::{FrameError, put};
+use super::frame::{FrameError, HEADER, header, put};
 use super::ops::{DirEntry, IoctlRequest, Op, OpReply, SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor};
 
 /// What a process is started from.
@@ -207,7 +207,8 @@ pub enum ToHost {
     Failed(OpError),
     /// The process was started; its id.
     Started(u32),
-    /// This many bytes of standard input were passed on: the host sends no more than `STDIN_WINDOW` ahead.
+    /// This many bytes of standard input, or of a file's content, were passed on: the host sends no more than
+    /// `STDIN_WINDOW` or `DATA_WINDOW` ahead.
     StdinTaken(u32),
     /// What an `Op` came to.
     Reply(OpReply),
@@ -236,6 +237,11 @@ fn nothing<T>(kind: u8, payload: &[u8], message: T) -> Result<T, FrameError> {
 }
 
 impl ToGuest {
+    /// Puts the frame of a `Data` with these bytes behind `out`, without a copy in between.
+    pub fn encode_data(request: u32, bytes: &[u8], out: &mut Vec<u8>) {
+        put(out, request, 8, bytes);
+    }
+
     /// Puts the frame of this message behind `out`.
     pub fn encode(&self, request: u32, out: &mut Vec<u8>) {
         match self {
@@ -246,7 +252,7 @@ impl ToGuest {
             Self::Signal(signal) => put(out, request, 5, &pack(signal)),
             Self::ReadFile(path) => put(out, request, 6, path),
             Self::WriteFile { path, mode } => put(out, request, 7, &pack(&(path, mode))),
-            Self::Data(bytes) => put(out, request, 8, bytes),
+            Self::Data(bytes) => Self::encode_data(request, bytes, out),
             Self::DataEnd => put(out, request, 9, &[]),
             Self::Cancel => put(out, request, 10, &[]),
             Self::Poweroff => put(out, request, 11, &[]),
@@ -304,6 +310,11 @@ impl ToGuest {
 }
 
 impl ToHost {
+    /// What stands before the bytes of a `Data`, for a sender who has them in place already.
+    pub fn data_header(request: u32, length: usize) -> [u8; HEADER] {
+        header(request, 134, length)
+    }
+
     /// What it is, inside a sentence.
     pub fn describe(&self) -> &'static str {
         match self {

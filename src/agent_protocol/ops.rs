@@ -63,6 +63,13 @@ pub enum Op {
     /// Looks for a device that tells of the power button, and listens to it where nothing else in the guest does:
     /// answered by [`OpReply::Button`].
     WatchPowerButton,
+    /// Makes a symbolic link; one that is there is replaced.
+    Symlink {
+        /// What it says.
+        target: Vec<u8>,
+        /// The link itself.
+        path: Vec<u8>,
+    },
 }
 
 /// What an [`Op`] came to.

@@ -49,7 +49,7 @@ fn golden_bytes() {
         bufs: Vec::new(),
         ptr_offsets: Vec::new(),
     };
-    let guest: [(ToGuest, &[u8]); 26] = [
+    let guest: [(ToGuest, &[u8]); 27] = [
         (ToGuest::Ping, &[0, 0, 0, 0, 5, 1, 0, 0, 1]),
         (
             ToGuest::Run(run_request()),
@@ -72,6 +72,10 @@ fn golden_bytes() {
         (ToGuest::Poweroff, &[0, 0, 0, 0, 5, 1, 0, 0, 11]),
         (ToGuest::Op(stat), &[5, 0, 0, 0, 5, 1, 0, 0, 12, 0, 2, b'/', b'a', 1]),
         (ToGuest::Op(Op::WatchPowerButton), &[1, 0, 0, 0, 5, 1, 0, 0, 12, 13]),
+        (
+            ToGuest::Op(Op::Symlink { target: b"t".to_vec(), path: b"/l".to_vec() }),
+            &[6, 0, 0, 0, 5, 1, 0, 0, 12, 14, 1, b't', 2, b'/', b'l'],
+        ),
         (ToGuest::FileRead { fd: 3, count: Some(300) }, &[4, 0, 0, 0, 5, 1, 0, 0, 13, 6, 1, 172, 2]),
         (ToGuest::FileWrite(3), &[1, 0, 0, 0, 5, 1, 0, 0, 14, 6]),
         (ToGuest::ListDir(b"/".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 15, b'/']),

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::files::{self, Writing};
+use super::files::{self, Target, Writing};
 use super::interrupt::{Interrupts, Working};
 use super::modules::{self, Loading};
 use super::out::{Out, refusal};
+use super::paths;
 use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
 use super::sys::{self, check};
+use super::tail;
 use super::users;
 use super::watchers::Watchers;
-use crate::agent_protocol::{Op, OpError, OpReply, Program, RunRequest, ToGuest, ToHost};
+use crate::agent_protocol::{Op, OpError, OpReply, Program, RunRequest, ToGuest, Whence};
 
 /// Where programs are looked for when nobody says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -128,17 +130,23 @@ impl Ops {
         }
     }
 
-    fn act(&mut self, request: u32, message: ToGuest, _working: &Working) -> Result<(), OpError> {
+    fn act(&mut self, request: u32, message: ToGuest, working: &Working) -> Result<(), OpError> {
         let shared = Arc::clone(&self.shared);
         let out = &shared.out;
         match message {
             ToGuest::Run(run) => self.run(request, &run),
-            ToGuest::ReadFile(path) => {
-                files::send(&path, |piece| out.send(request, &ToHost::Data(piece))).map(|()| out.done(request))
-            }
-            ToGuest::WriteFile { path, mode } => Writing::begin(path, mode).map(|writing| {
+            ToGuest::ReadFile(path) => files::read_whole(&shared, request, &path, working),
+            ToGuest::WriteFile { path, mode } => {
+                let writing = Writing::whole(&shared, request, &path, mode, working)?;
                 self.writing.insert(request, writing);
-            }),
+                Ok(())
+            }
+            ToGuest::FileRead { fd, count } => files::read(&shared, request, fd, count, working),
+            ToGuest::FileWrite(fd) => {
+                let writing = Writing::descriptor(&shared, request, fd)?;
+                self.writing.insert(request, writing);
+                Ok(())
+            }
             ToGuest::LoadModule { name, params } => Loading::begin(name, &params).map(|loading| {
                 self.loading.insert(request, loading);
             }),
@@ -148,19 +156,18 @@ impl Ops {
             ToGuest::Data(bytes) => match self.writing.get_mut(&request) {
                 // After a failure the host still sends what was on its way.
                 None => Ok(()),
-                Some(writing) => writing.add(&bytes),
+                Some(writing) => writing.add(request, bytes, working, out),
             },
             ToGuest::DataEnd => match self.writing.remove(&request) {
                 None => Ok(()),
-                Some(writing) => writing.finish().map(|()| out.done(request)),
+                Some(writing) => writing.finish(request, working, out),
             },
+            ToGuest::Op(Op::Open(wanted)) => files::open(&shared, request, wanted, working),
+            ToGuest::ListDir(path) => paths::list(&path, request, out),
+            ToGuest::Tail(source, start) => tail::tail(&shared, request, source, start, self.proc()),
+            ToGuest::FdStream(fd) => tail::fd_stream(&shared, request, fd),
             ToGuest::Poweroff => poweroff(),
             ToGuest::Op(op) => self.op(op).map(|reply| out.reply(request, reply)),
-            ToGuest::FileRead { .. } => Err(unsupported("read")),
-            ToGuest::FileWrite(_) => Err(unsupported("write")),
-            ToGuest::ListDir(_) => Err(unsupported("listdir")),
-            ToGuest::Tail(..) => Err(unsupported("tail_file")),
-            ToGuest::FdStream(_) => Err(unsupported("fd_stream")),
             ToGuest::Syscall(_) => Err(unsupported("syscall")),
             ToGuest::SyscallAsync(_) => Err(unsupported("syscall_async")),
             ToGuest::Ioctl(_) => Err(unsupported("ioctl")),
@@ -173,19 +180,33 @@ impl Ops {
         }
     }
 
+    /// A `/proc` of the agent's own.
+    fn proc(&self) -> Option<OwnedFd> {
+        self.root.as_ref().and_then(|root| root.proc.try_clone().ok())
+    }
+
     /// A short operation with one answer.
     fn op(&mut self, op: Op) -> Result<OpReply, OpError> {
         match op {
-            Op::Stat { .. } => Err(unsupported("stat")),
-            Op::Exists(_) => Err(unsupported("exists")),
-            Op::Mkdir { .. } => Err(unsupported("mkdir")),
-            Op::Unlink(_) => Err(unsupported("unlink")),
-            Op::Rename { .. } => Err(unsupported("rename")),
+            Op::Stat { path, follow } => paths::stat(&path, follow),
+            Op::Exists(path) => Ok(paths::exists(&path)),
+            Op::Mkdir { path, parents, perm } => paths::mkdir(&path, parents, perm),
+            Op::Unlink(path) => paths::unlink(&path),
+            Op::Rename { from, to } => paths::rename(&from, &to),
+            Op::Symlink { target, path } => paths::symlink(&target, &path),
+            Op::Seek { fd, offset, whence } => {
+                let whence = match whence {
+                    Whence::Set => libc::SEEK_SET,
+                    Whence::Current => libc::SEEK_CUR,
+                    Whence::End => libc::SEEK_END,
+                };
+                on_descriptor("seek", fd, paths::seek(fd, offset, whence))
+            }
+            Op::Sync(fd) => on_descriptor("sync", fd, paths::sync(fd)),
+            Op::Truncate { fd, length } => on_descriptor("truncate", fd, paths::truncate(fd, length)),
+            Op::Close(fd) => on_descriptor("close", fd, paths::close(fd)),
+            // Answers by itself: `act`.
             Op::Open(_) => Err(unsupported("open_file")),
-            Op::Seek { .. } => Err(unsupported("seek")),
-            Op::Sync(_) => Err(unsupported("sync")),
-            Op::Truncate { .. } => Err(unsupported("truncate")),
-            Op::Close(_) => Err(unsupported("close")),
             Op::GetClock => Err(unsupported("clock")),
             Op::SetClock(_) => Err(unsupported("clock")),
             // Done by `act`: it takes its time.
@@ -237,6 +258,10 @@ impl Ops {
         }
         Ok(())
     }
+}
+
+fn on_descriptor(op: &'static str, fd: i32, result: io::Result<OpReply>) -> Result<OpReply, OpError> {
+    result.map_err(|error| Target::descriptor(op, fd).refuse(&error))
 }
 
 fn unsupported(op: &str) -> OpError {

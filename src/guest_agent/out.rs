@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use super::sys;
-use crate::agent_protocol::{CHUNK, OpError, OpReply, ToHost};
+use crate::agent_protocol::{CHUNK, HEADER, OpError, OpReply, ToHost};
 
 /// The channel's writing side, shared by both threads. A send waits until the host has taken the frame: nothing
 /// piles up in the guest.
@@ -28,7 +28,22 @@ impl Out {
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         buffer.clear();
         message.encode(request, &mut buffer);
-        let mut rest = buffer.as_slice();
+        self.write(&buffer)
+    }
+
+    /// Sends the first `length` bytes of `piece` as a `Data`.
+    ///
+    /// # Errors
+    /// When the host is gone for good.
+    pub fn send_piece(&self, request: u32, piece: &mut Piece, length: usize) -> io::Result<()> {
+        let frame = piece.buffer.get_mut(..HEADER + length).ok_or(io::ErrorKind::InvalidInput)?;
+        frame[..HEADER].copy_from_slice(&ToHost::data_header(request, length));
+        let _turn = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(frame)
+    }
+
+    /// Writes a whole frame; the caller holds the lock.
+    fn write(&self, mut rest: &[u8]) -> io::Result<()> {
         while !rest.is_empty() {
             match sys::write(self.channel.as_fd(), rest) {
                 Ok(count) => rest = &rest[count..],
@@ -54,6 +69,24 @@ impl Out {
     /// Sends a refusal. A host that is gone does not miss it.
     pub fn fail(&self, request: u32, error: OpError) {
         let _ = self.send(request, &ToHost::Failed(error));
+    }
+}
+
+/// Room for the bytes of one `Data`, with its header before it: what is read into it is sent without another copy.
+pub struct Piece {
+    buffer: Vec<u8>,
+}
+
+impl Piece {
+    /// Room for `CHUNK` bytes.
+    pub fn new() -> Self {
+        Self { buffer: vec![0; HEADER + CHUNK] }
+    }
+
+    /// Where the bytes go: `most` of them, but never more than `CHUNK`.
+    pub fn room(&mut self, most: u64) -> &mut [u8] {
+        let length = usize::try_from(most).unwrap_or(CHUNK).min(CHUNK);
+        &mut self.buffer[HEADER..HEADER + length]
     }
 }
 

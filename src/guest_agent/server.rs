@@ -15,6 +15,8 @@ use crate::agent_protocol::{Decoder, Hello, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read from the channel at once, in bytes.
 const READ: usize = 256 * 1024;
+/// How often the channel is read before other descriptors get their turn.
+const READS: usize = 64;
 
 /// The first message.
 pub fn hello(boot_error: Option<String>, notices: Vec<String>) -> Hello {
@@ -77,7 +79,7 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
         let (mut collect, mut gone) = (false, false);
         for event in &events[..count] {
             match Source::from_token(event.u64) {
-                Some(Source::Channel) => gone |= !host.receive(&channel)?,
+                Some(Source::Channel) => gone |= !host.receive_some(&channel)?,
                 Some(Source::Signals) => {
                     empty(&signals);
                     collect = true;
@@ -153,14 +155,27 @@ struct Host {
 }
 
 impl Host {
-    /// Reads once and does what was asked. False when the host is gone for good.
-    fn receive(&mut self, channel: &OwnedFd) -> io::Result<bool> {
-        let bytes = match sys::read(channel.as_fd(), &mut self.buffer) {
-            Ok(0) => return wait_for_host(channel),
-            Ok(count) => &self.buffer[..count],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-            Err(error) => return Err(error),
-        };
+    /// Reads what has come, within limits, and does what was asked. False when the host is gone for good.
+    fn receive_some(&mut self, channel: &OwnedFd) -> io::Result<bool> {
+        // A virtio port gives a page at a time: asking epoll before each would cost as much as reading it.
+        for _ in 0..READS {
+            match sys::read(channel.as_fd(), &mut self.buffer) {
+                Ok(0) => return wait_for_host(channel),
+                Ok(count) => {
+                    if !self.receive(count)? {
+                        return Ok(false);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Does what the first `count` bytes of the buffer ask for.
+    fn receive(&mut self, count: usize) -> io::Result<bool> {
+        let bytes = &self.buffer[..count];
         match &mut self.sync {
             None => self.decoder.push(bytes),
             Some(sync) => match sync.find(bytes) {

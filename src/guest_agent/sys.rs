@@ -20,13 +20,13 @@ pub fn c_string(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-/// `openat`; always with `O_CLOEXEC`.
+/// `openat`; always with `O_CLOEXEC`, and never as the agent's controlling terminal.
 ///
 /// # Errors
 /// errno.
 pub fn openat(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> io::Result<OwnedFd> {
     // SAFETY: `path` is a C string that lives during the call.
-    let fd = check(unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) })?;
+    let fd = check(unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC | libc::O_NOCTTY, mode) })?;
     // SAFETY: the call just made this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -62,22 +62,39 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
 }
 
+/// A count, or the −1 of a call that failed.
+///
+/// # Errors
+/// errno.
+pub fn check_count(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Makes `call` again for as long as a signal interrupts it.
+fn whatever_signals_come<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Reads once. 0 means the end.
 ///
 /// # Errors
 /// errno; never `EINTR`.
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        // SAFETY: the pointer and length are those of `buffer`.
-        let count = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        if let Ok(count) = usize::try_from(count) {
-            return Ok(count);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    whatever_signals_come(|| read_once(fd, buffer))
+}
+
+/// As [`read`], but a signal interrupts it.
+///
+/// # Errors
+/// errno.
+pub fn read_once(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length are those of `buffer`.
+    check_count(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
 }
 
 /// Writes once.
@@ -85,32 +102,70 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 /// # Errors
 /// errno; never `EINTR`.
 pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    loop {
-        // SAFETY: the pointer and length are those of `bytes`.
-        let count = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
-        if let Ok(count) = usize::try_from(count) {
-            return Ok(count);
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    whatever_signals_come(|| write_once(fd, bytes))
+}
+
+/// As [`write`], but a signal interrupts it.
+///
+/// # Errors
+/// errno.
+pub fn write_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and length are those of `bytes`.
+    check_count(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
 }
 
 /// Waits until `fd` has one of `events`.
 ///
 /// # Errors
-/// errno.
+/// errno; never `EINTR`.
 pub fn poll_one(fd: BorrowedFd<'_>, events: i16, timeout_ms: i32) -> io::Result<i16> {
+    whatever_signals_come(|| poll_once(fd, events, timeout_ms))
+}
+
+/// As [`poll_one`], but a signal interrupts it.
+///
+/// # Errors
+/// errno.
+pub fn poll_once(fd: BorrowedFd<'_>, events: i16, timeout_ms: i32) -> io::Result<i16> {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    loop {
-        // SAFETY: one entry, and its count is one.
-        match check(unsafe { libc::poll(&raw mut entry, 1, timeout_ms) }) {
-            Ok(_) => return Ok(entry.revents),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    // SAFETY: one entry, and its count is one.
+    check(unsafe { libc::poll(&raw mut entry, 1, timeout_ms) }).map(|_| entry.revents)
+}
+
+/// A copy of a descriptor that somebody else owns, named by its number.
+///
+/// # Errors
+/// `EBADF`.
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: any number may be tried; the new descriptor is ours.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3))?)) }
+}
+
+/// Metadata of an open descriptor.
+///
+/// # Errors
+/// errno.
+pub fn fstat(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
+    // SAFETY: stat is plain data to be filled.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        check(libc::fstat(fd.as_raw_fd(), &raw mut stat))?;
+        Ok(stat)
+    }
+}
+
+/// Metadata of a path; `follow` says whether a symbolic link at its end is followed.
+///
+/// # Errors
+/// errno.
+pub fn stat(path: &[u8], follow: bool) -> io::Result<libc::stat> {
+    let path = c_string(path)?;
+    let flags = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+    // SAFETY: stat is plain data to be filled; `path` lives during the call.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        check(libc::fstatat(libc::AT_FDCWD, path.as_ptr(), &raw mut stat, flags))?;
+        Ok(stat)
     }
 }
 

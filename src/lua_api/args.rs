@@ -65,6 +65,33 @@ impl Args {
         }
     }
 
+    /// A required path: a string that is not empty and holds no NUL.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn path(&mut self, name: &str) -> Result<Vec<u8>, ApiError> {
+        match self.next() {
+            Value::String(text) if text.as_bytes().is_empty() => {
+                Err(self.bad(name, "expected a path, found an empty string"))
+            }
+            Value::String(text) if text.as_bytes().contains(&0) => {
+                let shown = short(&Value::String(text));
+                Err(self.bad(name, &format!("expected a path, found {shown}, which holds a NUL byte")))
+            }
+            Value::String(text) => Ok(text.as_bytes().to_vec()),
+            other => Err(self.wrong(name, "a path", &other)),
+        }
+    }
+
+    /// A required size: bytes, or a string with a unit.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn size(&mut self, name: &str) -> Result<u64, ApiError> {
+        let value = self.next();
+        to_size(&value).map_err(|why| self.bad(name, &why))
+    }
+
     /// A required string of text.
     ///
     /// # Errors
@@ -241,13 +268,7 @@ impl Options {
     /// # Errors
     /// When it is not one.
     pub fn size(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        self.decode(name, |value| match value {
-            Value::Integer(bytes) => {
-                u64::try_from(*bytes).map_err(|_| format!("expected a size, found the negative number {bytes}"))
-            }
-            Value::String(text) => size::parse_size(&text.to_string_lossy()).map_err(|error| error.to_string()),
-            other => Err(format!("expected a size (bytes, or text such as `512M`), found {}", short(other))),
-        })
+        self.decode(name, to_size)
     }
 
     /// A whole number from `least` to `most`.
@@ -297,6 +318,19 @@ pub fn list_of_bytes(list: &Table) -> Result<Vec<Vec<u8>>, String> {
         }
     }
     Ok(items)
+}
+
+/// A size: bytes, or text with a unit.
+fn to_size(value: &Value) -> Result<u64, String> {
+    match value {
+        Value::Integer(bytes) => {
+            u64::try_from(*bytes).map_err(|_| format!("expected a size, found the negative number {bytes}"))
+        }
+        Value::String(text) => size::parse_size(&text.to_string_lossy()).map_err(|error| error.to_string()),
+        // Exact below 2^53.
+        Value::Number(number) if number.fract() == 0.0 && (0.0..9e15).contains(number) => Ok(*number as u64),
+        other => Err(format!("expected a size (bytes, or text such as `512M`), found {}", short(other))),
+    }
 }
 
 /// A time: seconds as a number, or text with a unit.

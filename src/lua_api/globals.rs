@@ -12,7 +12,7 @@ use super::file_state::{FileState, Registered};
 use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
 use super::render::short;
-use super::{console, json, lab, parallel, place, register, run_result, stream, test_context, vm};
+use super::{console, file, json, lab, parallel, place, register, run_result, stream, test_context, vm};
 use crate::foundation::duration::format_duration;
 
 /// Defaults of `wait_until`.
@@ -37,6 +37,7 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     run_result::install(lua)?;
     console::install(lua)?;
     stream::install(lua)?;
+    file::install(lua)?;
     lab::install(lua)?;
     test_context::install(lua, prelude.get("assert_raises")?)?;
 

@@ -4,6 +4,7 @@ mod args;
 mod bindings;
 mod console;
 mod error;
+mod file;
 mod file_runner;
 mod file_state;
 mod globals;
@@ -18,6 +19,7 @@ mod stream;
 mod test_context;
 mod test_runner;
 mod vm;
+mod vm_files;
 mod vm_kernel;
 mod vm_run;
 

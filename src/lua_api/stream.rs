@@ -36,7 +36,11 @@ pub struct StreamHandle {
 impl StreamHandle {
     /// `stream` of `vm`, opened by the running Lua code; `what` is for messages: ``tail of `/x` ``.
     pub fn new(lua: &Lua, vm: &Vm, stream: Arc<ByteStream>, what: String) -> Self {
-        let place = place::caller(lua);
+        Self::opened_at(place::caller(lua), vm, stream, what)
+    }
+
+    /// As [`Self::new`], for a stream that is there only later than the call at `place`.
+    pub fn opened_at(place: Option<Place>, vm: &Vm, stream: Arc<ByteStream>, what: String) -> Self {
         let open = vm.handles().open(HandleKind::Stream, what.clone(), place.as_ref().map(ToString::to_string));
         let what = format!("vm `{}`: {what}", vm.name());
         Self { stream, what, place, open: RefCell::new(Some(open)) }

@@ -8,7 +8,7 @@ use super::args::{Args, Options};
 use super::console::ConsoleHandle;
 use super::error::ApiError;
 use super::register::{Class, class};
-use super::{vm_kernel, vm_run};
+use super::{vm_files, vm_kernel, vm_run};
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
 /// Registry key of the class.
@@ -120,7 +120,8 @@ fn files(args: &Args, options: &Options) -> Result<Option<Vec<BootFile>>, ApiErr
 /// Those of Lua's allocator.
 pub fn install(lua: &Lua) -> mlua::Result<()> {
     let class = lifecycle(Class::new(lua)?)?;
-    let class = files_and_console(class)?;
+    let class = console(class)?;
+    let class = vm_files::methods(class)?;
     let class = accessors(class)?;
     let class = vm_kernel::methods(class)?;
     class
@@ -152,31 +153,12 @@ fn lifecycle(class: Class<'_>) -> mlua::Result<Class<'_>> {
         })
 }
 
-fn files_and_console(class: Class<'_>) -> mlua::Result<Class<'_>> {
-    class
-        .waits("vm:read_file", |lua, _, mut args| {
-            let guest = args.this::<VmHandle>()?.guest();
-            let path = args.bytes("path")?;
-            let lua = lua.clone();
-            Ok(async move { Ok(lua.create_string(guest.read_file(&path).await?)?) })
-        })?
-        .waits("vm:write_file", |_, _, mut args| {
-            let guest = args.this::<VmHandle>()?.guest();
-            let path = args.bytes("path")?;
-            let data = args.bytes("data")?;
-            let options = args.options(&["mode", "perm"])?;
-            let mode = match options.integer("mode", 0, 0o7777)? {
-                Some(mode) => Some(mode),
-                None => options.integer("perm", 0, 0o7777)?,
-            };
-            let mode = mode.and_then(|mode| u32::try_from(mode).ok());
-            Ok(async move { Ok(guest.write_file(&path, &data, mode).await?) })
-        })?
-        .method("vm:console", |_, _, mut args| {
-            let vm = Arc::clone(&args.this::<VmHandle>()?.0);
-            let name = args.text_opt("name")?;
-            ConsoleHandle::open(vm, name.as_deref())
-        })
+fn console(class: Class<'_>) -> mlua::Result<Class<'_>> {
+    class.method("vm:console", |_, _, mut args| {
+        let vm = Arc::clone(&args.this::<VmHandle>()?.0);
+        let name = args.text_opt("name")?;
+        ConsoleHandle::open(vm, name.as_deref())
+    })
 }
 
 fn accessors(class: Class<'_>) -> mlua::Result<Class<'_>> {

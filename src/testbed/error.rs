@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::agent_client::AgentError;
+use crate::agent_protocol::{errno_name, errno_text};
 use crate::foundation::duration::format_duration;
-use crate::foundation::path_error::PathError;
+use crate::foundation::path_error::{PathError, describe_io};
 use crate::project::UnknownProfile;
 use crate::qemu::QemuError;
 
@@ -117,6 +118,15 @@ pub enum VmError {
         /// The cause: operation, path or program, errno.
         source: AgentError,
     },
+    /// A file of the host that an operation needs can't be used.
+    HostFile {
+        /// The VM.
+        vm: String,
+        /// The operation.
+        op: &'static str,
+        /// The file and why.
+        source: PathError,
+    },
     /// A file of this run could not be written or read.
     File(PathError),
     /// The VM's log is not there.
@@ -155,11 +165,22 @@ impl fmt::Display for VmError {
             Self::BootFailed { vm, message, console } => write!(f, "vm `{vm}`: boot: {message}{console}"),
             Self::Dead { vm, op, death, console } => write!(f, "vm `{vm}`: {op}: {death}{console}"),
             Self::Agent { vm, source } => write!(f, "vm `{vm}`: {source}"),
+            Self::HostFile { vm, op, source } => {
+                write!(f, "vm `{vm}`: {op}: on the host: `{}`: {}", source.path.display(), errno_of(&source.source))
+            }
             Self::File(source) => source.fmt(f),
             Self::NoConsole { vm, path } => {
                 write!(f, "vm `{vm}`: there is no console log yet (`{}`)", path.display())
             }
         }
+    }
+}
+
+/// An error of the host as those of the guest are shown.
+fn errno_of(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(errno) => format!("{} ({})", errno_name(errno), errno_text(errno)),
+        None => describe_io(error),
     }
 }
 

@@ -49,20 +49,4 @@ impl Guest {
     pub async fn run(&self, spec: RunSpec) -> Result<RunOutcome, VmError> {
         self.op("run", async |agent| agent.run(spec).await).await
     }
-
-    /// A file's bytes.
-    ///
-    /// # Errors
-    /// The guest's errno with the path; a dead guest.
-    pub async fn read_file(&self, path: &[u8]) -> Result<Vec<u8>, VmError> {
-        self.op("read_file", async |agent| agent.read_file(path).await).await
-    }
-
-    /// Writes a file whole: creates or truncates it. `mode` is exact, whatever the umask.
-    ///
-    /// # Errors
-    /// The guest's errno with the path; a dead guest.
-    pub async fn write_file(&self, path: &[u8], data: &[u8], mode: Option<u32>) -> Result<(), VmError> {
-        self.op("write_file", async |agent| agent.write_file(path, data, mode).await).await
-    }
 }
