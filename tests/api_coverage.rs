@@ -11,6 +11,11 @@ use std::collections::BTreeSet;
 /// Bindings that can't fail, and why. To be called on something else than their object does not count as a failure.
 const CANNOT_FAIL: &[(&str, &str)] = &[
     ("json.array", "takes any table"),
+    ("process:handle", "a value that is there"),
+    ("process:pid", "a value that is there"),
+    ("process:status", "a value that is there"),
+    ("process:stderr_stream", "what was said can always be read"),
+    ("process:stdout_stream", "what was said can always be read"),
     ("result.duration", "a value that is there"),
     ("result.exit_code", "a value that is there"),
     ("result.signal", "a value that is there"),
@@ -35,6 +40,8 @@ const CANNOT_FAIL: &[(&str, &str)] = &[
     ("vm:pid", "a value that is there"),
     ("vm:profile", "a value that is there"),
     ("vm:state", "a value that is there"),
+    ("worker:close", "one that is gone stays gone"),
+    ("worker:handle", "a value that is there"),
 ];
 
 /// Bindings that never return, and why.

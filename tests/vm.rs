@@ -33,6 +33,15 @@ fn the_guest_files_pass() {
 }
 
 #[test]
+fn processes_workers_and_system_calls() {
+    let files = ["processes", "syscalls", "worker"]
+        .map(|name| (format!("tests/{name}.test.lua"), lua(&format!("{name}.test.lua"))));
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let dir = common::project(&files);
+    common::provium(dir.path(), &["test"]).expect(0);
+}
+
+#[test]
 fn a_failing_test_shows_the_console() {
     let dir = common::project(&[(
         "tests/a.test.lua",

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use super::error::AgentError;
+use super::turn::{Ticket, Turn};
 use crate::agent_protocol::{Decoder, Hello, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read at once, in bytes.
@@ -71,6 +71,8 @@ impl Shared {
 #[derive(Clone)]
 pub struct AgentClient {
     shared: Arc<Shared>,
+    /// Orders its next request among those of a batch.
+    turn: Option<Turn>,
 }
 
 /// Waits for the agent's hello, then for its answer to a ping. The caller bounds how long.
@@ -78,7 +80,19 @@ pub struct AgentClient {
 /// # Errors
 /// A connection that ends, an agent of another version, bytes that are no messages.
 pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentError> {
-    let (mut reader, mut writer) = stream.into_split();
+    let (reader, writer) = stream.into_split();
+    connect_halves(reader, writer).await
+}
+
+/// As [`connect`], over any channel.
+///
+/// # Errors
+/// As [`connect`].
+pub(super) async fn connect_halves<R, W>(mut reader: R, mut writer: W) -> Result<(AgentClient, Hello), AgentError>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
     let mut decoder = Decoder::default();
     let hello = match next_message(&mut reader, &mut decoder).await? {
         (_, ToHost::Hello(hello)) => hello,
@@ -97,12 +111,15 @@ pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentEr
     let shared = Arc::new(Shared { waiting, next, frames, hello: hello.clone(), runtime });
     tokio::spawn(read(reader, decoder, Arc::clone(&shared)));
     tokio::spawn(write(writer, queue, Arc::downgrade(&shared)));
-    let client = AgentClient { shared };
+    let client = AgentClient { shared, turn: None };
     client.ping().await?;
     Ok((client, hello))
 }
 
-async fn next_message(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Result<(u32, ToHost), AgentError> {
+async fn next_message(
+    reader: &mut (impl AsyncRead + Unpin),
+    decoder: &mut Decoder,
+) -> Result<(u32, ToHost), AgentError> {
     let mut buffer = vec![0; READ];
     loop {
         let decoded = match decoder.next_frame() {
@@ -123,7 +140,7 @@ async fn next_message(reader: &mut OwnedReadHalf, decoder: &mut Decoder) -> Resu
     }
 }
 
-async fn read(mut reader: OwnedReadHalf, mut decoder: Decoder, shared: Arc<Shared>) {
+async fn read(mut reader: impl AsyncRead + Unpin, mut decoder: Decoder, shared: Arc<Shared>) {
     let mut buffer = vec![0; READ];
     let why = loop {
         match drain(&mut decoder, &shared) {
@@ -169,7 +186,11 @@ fn drain(decoder: &mut Decoder, shared: &Shared) -> Result<(), String> {
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>, shared: std::sync::Weak<Shared>) {
+async fn write(
+    mut writer: impl AsyncWrite + Unpin,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+    shared: std::sync::Weak<Shared>,
+) {
     while let Some(frame) = queue.recv().await {
         if let Err(error) = writer.write_all(&frame).await {
             if let Some(shared) = shared.upgrade() {
@@ -186,6 +207,20 @@ impl AgentClient {
         &self.shared.hello
     }
 
+    /// The same agent; the next request is sent in its `turn`.
+    pub fn in_turn(&self, turn: Turn) -> Self {
+        Self { turn: Some(turn), ..self.clone() }
+    }
+
+    /// Sends a signal to the groups of all processes that the agent has started.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub async fn signal_all(&self, signal: i32) -> Result<(), AgentError> {
+        // Nothing answers: the request's number says that all are meant.
+        RequestSender { client: self.clone(), number: 0 }.send(&ToGuest::Signal(signal)).await
+    }
+
     /// Opens a request: its messages come to the returned conversation.
     ///
     /// # Errors
@@ -199,7 +234,9 @@ impl AgentClient {
         }
         waiting.requests.insert(number, sender);
         drop(waiting);
-        Ok(Conversation { client: self.clone(), number, messages, finished: false })
+        let ticket = self.turn.as_ref().and_then(Turn::take);
+        let to_guest = RequestSender { client: Self { shared: Arc::clone(&self.shared), turn: None }, number };
+        Ok(Conversation { to_guest, messages, finished: false, ticket, keeps_turn: false })
     }
 
     /// Whether `other` speaks to the same agent: not to one of another boot, and to no worker.
@@ -212,7 +249,11 @@ impl AgentClient {
         self.shared.close_later(fd);
     }
 
-    async fn ping(&self) -> Result<(), AgentError> {
+    /// Returns once the agent has answered, which it does to messages in their order.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub async fn ping(&self) -> Result<(), AgentError> {
         let mut conversation = self.open()?;
         conversation.send(&ToGuest::Ping).await?;
         match conversation.next().await? {
@@ -225,15 +266,14 @@ impl AgentClient {
     }
 }
 
-/// One request and its messages. Dropping it before its end gives the request up in the guest as well.
-pub(super) struct Conversation {
+/// The way to the guest of one request.
+#[derive(Clone)]
+pub(super) struct RequestSender {
     client: AgentClient,
     number: u32,
-    messages: mpsc::UnboundedReceiver<ToHost>,
-    finished: bool,
 }
 
-impl Conversation {
+impl RequestSender {
     /// Sends a message of this request.
     ///
     /// # Errors
@@ -254,12 +294,66 @@ impl Conversation {
         self.client.shared.frames.send(frame).await.map_err(|_| self.closed())
     }
 
+    fn closed(&self) -> AgentError {
+        AgentError::Closed(self.client.shared.waiting().ended.clone().unwrap_or_else(|| "unknown reason".to_owned()))
+    }
+}
+
+/// One request and its messages. Dropping it before its end gives the request up in the guest as well.
+pub(super) struct Conversation {
+    to_guest: RequestSender,
+    messages: mpsc::UnboundedReceiver<ToHost>,
+    finished: bool,
+    ticket: Option<Ticket>,
+    keeps_turn: bool,
+}
+
+impl Conversation {
+    /// Sends a message of this request.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) async fn send(&self, message: &ToGuest) -> Result<(), AgentError> {
+        if let Some(ticket) = &self.ticket {
+            ticket.comes_up().await;
+        }
+        self.to_guest.send(message).await
+    }
+
+    /// Sends bytes of a file's content, after a first message.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) async fn send_data(&self, bytes: &[u8]) -> Result<(), AgentError> {
+        self.to_guest.send_data(bytes).await
+    }
+
+    /// A way to send more of this request from elsewhere.
+    pub(super) fn sender(&self) -> RequestSender {
+        self.to_guest.clone()
+    }
+
+    /// All of this request is sent: what follows in a batch may be.
+    pub(super) fn pass_turn(&mut self) {
+        self.keeps_turn = false;
+        self.ticket = None;
+    }
+
+    /// In a batch, what follows waits for the end of this request, not only until it was sent.
+    pub(super) fn keep_turn(&mut self) {
+        self.keeps_turn = true;
+    }
+
     /// The next message of this request.
     ///
     /// # Errors
     /// When the connection is over.
     pub(super) async fn next(&mut self) -> Result<ToHost, AgentError> {
-        self.messages.recv().await.ok_or_else(|| self.closed())
+        if !self.keeps_turn {
+            // All is sent: the next request of a batch may be.
+            self.ticket = None;
+        }
+        self.messages.recv().await.ok_or_else(|| self.to_guest.closed())
     }
 
     /// The request is over: nothing is given up by dropping it.
@@ -270,23 +364,20 @@ impl Conversation {
     /// A message that has no place in this request.
     pub(super) fn unexpected(&self, message: &ToHost) -> AgentError {
         let why = format!("the guest sent {} where it has no place", message.describe());
-        self.client.shared.end(why.clone());
+        self.to_guest.client.shared.end(why.clone());
         AgentError::Closed(why)
-    }
-
-    fn closed(&self) -> AgentError {
-        AgentError::Closed(self.client.shared.waiting().ended.clone().unwrap_or_else(|| "unknown reason".to_owned()))
     }
 }
 
 impl Drop for Conversation {
     fn drop(&mut self) {
-        let shared = &self.client.shared;
-        shared.waiting().requests.remove(&self.number);
+        let RequestSender { client, number } = &self.to_guest;
+        let shared = &client.shared;
+        shared.waiting().requests.remove(number);
         if self.finished {
             return;
         }
-        shared.send_later(self.number, &ToGuest::Cancel);
+        shared.send_later(*number, &ToGuest::Cancel);
         while let Ok(message) = self.messages.try_recv() {
             shared.discard(&message);
         }

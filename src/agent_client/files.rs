@@ -70,7 +70,9 @@ impl AgentClient {
     }
 
     async fn upload(&self, request: ToGuest) -> Result<Upload, AgentError> {
-        let conversation = self.open()?;
+        let mut conversation = self.open()?;
+        // Receipts are waited for before all is sent.
+        conversation.keep_turn();
         conversation.send(&request).await?;
         Ok(Upload { conversation, ahead: 0 })
     }
@@ -185,6 +187,7 @@ impl Upload {
     /// The guest's errno; a connection that ends.
     pub async fn finish(mut self) -> Result<u64, AgentError> {
         self.conversation.send(&ToGuest::DataEnd).await?;
+        self.conversation.pass_turn();
         loop {
             let count = match self.conversation.next().await? {
                 ToHost::StdinTaken(_) => continue,

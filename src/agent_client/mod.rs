@@ -7,10 +7,21 @@ mod connection;
 mod error;
 mod files;
 mod kernel;
+mod processes;
 mod requests;
+mod syscalls;
+mod turn;
+mod worker;
 
-pub use crate::agent_protocol::{Hello, OpError, Program};
+pub use crate::agent_protocol::{
+    CHUNK, Hello, IoctlArgument, IoctlRequest, Nested, OpError, Program, STDIN_WINDOW, SyscallOutcome, SyscallRequest,
+};
 pub use connection::{AgentClient, connect};
 pub use error::AgentError;
 pub use files::{Download, Following, Upload};
-pub use requests::{RunOutcome, RunSpec, RunStatus};
+pub use processes::{
+    LARGEST_OUTPUT, ProcessEvent, ProcessInput, ProcessOutput, RunOutcome, RunSpec, RunStatus, StartedProcess,
+};
+pub use syscalls::CallUnderWay;
+pub use turn::Turn;
+pub use worker::{WorkerAgent, WorkerEnd};

@@ -15,7 +15,7 @@ pub enum Program {
     Shell(Vec<u8>),
     /// A program and its arguments; looked up in `PATH` where it has no slash.
     Argv(Vec<Vec<u8>>),
-    /// A second agent, which speaks this protocol on its standard input and output.
+    /// A second agent, which speaks this protocol on its standard input and output (one socket).
     Worker,
 }
 
@@ -113,7 +113,7 @@ pub enum ToGuest {
     Stdin(Vec<u8>),
     /// Closes a process's standard input.
     StdinEnd,
-    /// Sends a signal to a process's group.
+    /// Sends a signal to a process's group; as request 0 to those of all processes.
     Signal(i32),
     /// Reads a file: `Data` follows, then `Done` or `Failed`.
     ReadFile(Vec<u8>),
@@ -208,7 +208,7 @@ pub enum ToHost {
     /// The process was started; its id.
     Started(u32),
     /// This many bytes of standard input, or of a file's content, were passed on: the host sends no more than
-    /// `STDIN_WINDOW` or `DATA_WINDOW` ahead.
+    /// `STDIN_WINDOW` or `DATA_WINDOW` ahead. 0 of standard input: nobody reads it any more, and what was sent is lost.
     StdinTaken(u32),
     /// What an `Op` came to.
     Reply(OpReply),

@@ -223,7 +223,8 @@ pub struct SyscallRequest {
     pub args: [u64; 6],
     /// Buffers in the agent's memory; they come back as the call left them.
     pub bufs: Vec<Vec<u8>>,
-    /// Argument slot (from 0) that receives the address of the buffer at the same place in `bufs`; as many at most.
+    /// Argument slot (from 0) that receives the address of the buffer at the same place in `bufs`; as many at most. One above
+    /// 5 stands for none.
     pub ptrs: Vec<u8>,
     /// Addresses that are written into buffers before the call.
     pub nested: Vec<Nested>,

@@ -249,7 +249,9 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
             if boot_error.is_none() {
                 settle::wait(&proc);
             }
-            server::serve(port, Some(Root::new(proc)), server::hello(boot_error, notices));
+            let program = super::worker::program(Some(&proc)).ok();
+            let setting = server::Setting { root: Some(Root::new(proc)), program, is_worker: false };
+            server::serve(port, setting, server::hello(boot_error, notices));
         }
         Err(error) => complain(&format!("the agent's port can't be used: {error}")),
     }

@@ -5,7 +5,9 @@
 //! and one on which everything happens that belongs to the guest's own view of itself: opening files, starting
 //! processes (`ops`).
 
+mod buffers;
 mod files;
+mod input;
 mod interrupt;
 mod launcher;
 mod modules;
@@ -18,29 +20,35 @@ mod server;
 mod settle;
 mod spawn;
 mod sys;
+mod syscalls;
 mod tail;
 mod uevents;
 mod users;
 mod watchers;
+mod worker;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Entry of the `provium-agent` binary.
 ///
-/// As PID 1 it is the launcher. `--agent …` is what the launcher starts; `--fd N` speaks on an inherited descriptor (for
-/// tests on a host).
+/// As PID 1 it is the launcher. `--agent …` is what the launcher starts, `--worker` what an agent starts; `--fd N` speaks on
+/// an inherited descriptor (for tests on a host).
 pub fn main() {
-    if std::process::id() == 1 {
+    let mut args = std::env::args().skip(1);
+    let what = args.next();
+    // A worker in a PID namespace of its own has this number as well.
+    if std::process::id() == 1 && what.as_deref() != Some("--worker") {
         launcher::launch();
     }
-    let mut args = std::env::args().skip(1);
-    match args.next().as_deref() {
+    match what.as_deref() {
         Some("--agent") => launcher::agent(args),
+        Some("--worker") => worker::main(),
         Some("--fd") => match args.next().and_then(|fd| fd.parse::<i32>().ok()) {
             Some(fd) if fd > 2 => {
                 // SAFETY: the caller hands the descriptor over by naming it.
                 let channel = unsafe { OwnedFd::from_raw_fd(fd) };
-                server::serve(channel, None, server::hello(None, Vec::new()));
+                let setting = server::Setting { program: worker::program(None).ok(), ..server::Setting::default() };
+                server::serve(channel, setting, server::hello(None, Vec::new()));
             }
             _ => usage(),
         },

@@ -16,10 +16,9 @@ use super::paths;
 use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
 use super::sys::{self, check};
-use super::tail;
-use super::users;
 use super::watchers::Watchers;
-use crate::agent_protocol::{Op, OpError, OpReply, Program, RunRequest, ToGuest, Whence};
+use super::{syscalls, tail, users, worker};
+use crate::agent_protocol::{Op, OpError, OpReply, Program, RunRequest, ToGuest, ToHost, Whence};
 
 /// Where programs are looked for when nobody says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +35,12 @@ pub struct Shared {
     pub interrupts: Arc<Interrupts>,
     /// Written to, it makes the I/O thread look at its deadlines again.
     pub wake: OwnedFd,
+    /// This program, to start workers from.
+    pub program: Option<OwnedFd>,
+    /// Whether this agent is a worker.
+    pub is_worker: bool,
+    /// The descriptors that the agent can't do without.
+    pub own: Vec<i32>,
 }
 
 /// The root directory of PID 1, which moves when the guest's init switches root.
@@ -49,6 +54,11 @@ impl Root {
     /// Follows PID 1 as `proc` shows it.
     pub fn new(proc: OwnedFd) -> Self {
         Self { proc, current: None }
+    }
+
+    /// The descriptor of its `/proc`.
+    pub fn descriptor(&self) -> i32 {
+        self.proc.as_raw_fd()
     }
 
     /// Moves this thread to where PID 1 is now. A root that can't be looked at leaves it where it was.
@@ -168,10 +178,31 @@ impl Ops {
             ToGuest::FdStream(fd) => tail::fd_stream(&shared, request, fd),
             ToGuest::Poweroff => poweroff(),
             ToGuest::Op(op) => self.op(op).map(|reply| out.reply(request, reply)),
-            ToGuest::Syscall(_) => Err(unsupported("syscall")),
-            ToGuest::SyscallAsync(_) => Err(unsupported("syscall_async")),
-            ToGuest::Ioctl(_) => Err(unsupported("ioctl")),
-            ToGuest::ReadMemory { .. } => Err(unsupported("read_mem")),
+            ToGuest::Syscall(call) => {
+                let outcome = syscalls::call(&call, &shared)?;
+                if outcome.errno == 0 && syscalls::moves(&call) {
+                    // The test has chosen where this thread is: PID 1 is not followed any more.
+                    self.root = None;
+                }
+                out.returned(request, outcome, working);
+                Ok(())
+            }
+            ToGuest::SyscallAsync(call) => syscalls::call_async(request, call, &shared),
+            ToGuest::Ioctl(call) => {
+                let outcome = syscalls::ioctl(&call)?;
+                out.returned(request, outcome, working);
+                Ok(())
+            }
+            ToGuest::ReadMemory { address, count } => {
+                let send = |piece| {
+                    if working.given_up() {
+                        Err(io::ErrorKind::BrokenPipe.into())
+                    } else {
+                        out.send(request, &ToHost::Data(piece))
+                    }
+                };
+                syscalls::read_memory(address, count, send).map(|()| out.done(request))
+            }
             ToGuest::Wait(_) => Err(unsupported("wait")),
             ToGuest::Sleep(_) => Err(unsupported("sleep")),
             ToGuest::KernelLog { .. } => Err(unsupported("dmesg")),
@@ -216,41 +247,39 @@ impl Ops {
     }
 
     fn run(&self, request: u32, run: &RunRequest) -> Result<(), OpError> {
-        let argv = match &run.program {
-            Program::Shell(line) => vec![b"/bin/sh".to_vec(), b"-c".to_vec(), line.clone()],
-            Program::Argv(argv) => argv.clone(),
-            Program::Worker => return Err(unsupported("spawn_worker")),
+        let op = if run.program == Program::Worker { "spawn_worker" } else { "run" };
+        let (argv, program) = match &run.program {
+            Program::Shell(line) => (vec![b"/bin/sh".to_vec(), b"-c".to_vec(), line.clone()], None),
+            Program::Argv(argv) => (argv.clone(), None),
+            Program::Worker => {
+                let program = self.shared.program.as_ref().map(AsRawFd::as_raw_fd).ok_or_else(|| unsupported(op))?;
+                (worker::WORDS.map(|word| word.to_bytes().to_vec()).to_vec(), Some(program))
+            }
         };
         let name = argv.first().cloned().unwrap_or_default();
         let user = match &run.user {
             None => None,
             Some(user) => {
-                Some(users::find(user).map_err(|error| refusal("run", user.as_bytes(), &error, "as this user: "))?)
+                Some(users::find(user).map_err(|error| refusal(op, user.as_bytes(), &error, "as this user: "))?)
             }
         };
         let env = environment(run, user.as_ref());
-        let cwd = run.cwd.clone().unwrap_or_else(|| b"/".to_vec());
         let limit = run.timeout_ms.map(Duration::from_millis);
-        self.shared.processes.start(request, limit, || {
-            let pipes = |error: io::Error| refusal("run", &name, &error, "a pipe can't be had");
-            let (stdin, to_stdin) = if run.stdin {
-                let (read, write) = sys::pipe().map_err(pipes)?;
-                (read, Some(write))
-            } else {
-                (null_device().map_err(pipes)?, None)
-            };
-            let (from_stdout, stdout) = sys::pipe().map_err(pipes)?;
-            let (from_stderr, stderr) = sys::pipe().map_err(pipes)?;
-            let command = Command { argv, env, cwd, user, stdio: [stdin, stdout, stderr] };
+        let announce = run.announce.then_some(&self.shared.out);
+        self.shared.processes.start(request, limit, announce, || {
+            let pipes = |error: io::Error| refusal(op, &name, &error, "a pipe can't be had");
+            let (stdio, pipes) = channels(run).map_err(pipes)?;
+            let ends_with_us = self.shared.is_worker;
+            let command = Command { argv, program, env, cwd: run.cwd.clone(), user, ends_with_us, stdio };
             let pid = spawn::spawn(&command).map_err(|(stage, error)| match stage {
-                Stage::Setup => refusal("run", &name, &error, "the process can't be set up"),
-                Stage::Directory => refusal("run", &command.cwd, &error, "as working directory"),
-                Stage::User => {
-                    refusal("run", run.user.as_deref().unwrap_or_default().as_bytes(), &error, "as this user")
+                Stage::Setup => refusal(op, &name, &error, "the process can't be set up"),
+                Stage::Directory => {
+                    refusal(op, command.cwd.as_deref().unwrap_or_default(), &error, "as working directory")
                 }
-                Stage::Program => refusal("run", &name, &error, ""),
+                Stage::User => refusal(op, run.user.as_deref().unwrap_or_default().as_bytes(), &error, "as this user"),
+                Stage::Program => refusal(op, &name, &error, ""),
             })?;
-            Ok((pid, Pipes { stdin: to_stdin, stdout: from_stdout, stderr: from_stderr }))
+            Ok((pid, pipes))
         })?;
         if limit.is_some() {
             // The I/O thread must look at its deadlines again. A full counter wakes it as well.
@@ -262,6 +291,24 @@ impl Ops {
 
 fn on_descriptor(op: &'static str, fd: i32, result: io::Result<OpReply>) -> Result<OpReply, OpError> {
     result.map_err(|error| Target::descriptor(op, fd).refuse(&error))
+}
+
+/// A process's standard input, output and error, and our ends of them. A worker has one channel for both directions.
+fn channels(run: &RunRequest) -> io::Result<([OwnedFd; 3], Pipes)> {
+    let (from_stderr, stderr) = sys::pipe()?;
+    if run.program == Program::Worker {
+        let (ours, theirs) = worker::channel()?;
+        let pipes = Pipes { stdin: Some(ours.try_clone()?), stdout: ours, stderr: from_stderr };
+        return Ok(([theirs.try_clone()?, theirs, stderr], pipes));
+    }
+    let (stdin, to_stdin) = if run.stdin {
+        let (read, write) = sys::pipe()?;
+        (read, Some(write))
+    } else {
+        (null_device()?, None)
+    };
+    let (from_stdout, stdout) = sys::pipe()?;
+    Ok(([stdin, stdout, stderr], Pipes { stdin: to_stdin, stdout: from_stdout, stderr: from_stderr }))
 }
 
 fn unsupported(op: &str) -> OpError {

@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use super::interrupt::Working;
 use super::sys;
-use crate::agent_protocol::{CHUNK, HEADER, OpError, OpReply, ToHost};
+use crate::agent_protocol::{CHUNK, HEADER, OpError, OpReply, SyscallOutcome, ToHost};
 
 /// The channel's writing side, shared by both threads. A send waits until the host has taken the frame: nothing
 /// piles up in the guest.
@@ -64,6 +65,14 @@ impl Out {
     /// Answers an operation. A host that is gone does not miss it.
     pub fn reply(&self, request: u32, reply: OpReply) {
         let _ = self.send(request, &ToHost::Reply(reply));
+    }
+
+    /// Tells what a system call came to, unless nobody waits for it any more.
+    pub fn returned(&self, request: u32, outcome: SyscallOutcome, working: &Working) {
+        if !working.given_up() {
+            // A host that is gone does not miss it.
+            let _ = self.send(request, &ToHost::Returned(outcome));
+        }
     }
 
     /// Sends a refusal. A host that is gone does not miss it.

@@ -104,7 +104,10 @@ pub fn unlink(path: &[u8]) -> Result<OpReply, OpError> {
     let removed = c_string(path).and_then(|name| {
         // SAFETY: `name` is a C string that lives during both calls.
         match check(unsafe { libc::unlink(name.as_ptr()) }) {
-            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => check(unsafe { libc::rmdir(name.as_ptr()) }),
+            Err(error) if error.raw_os_error() == Some(libc::EISDIR) => {
+                // SAFETY: as above.
+                check(unsafe { libc::rmdir(name.as_ptr()) })
+            }
             result => result,
         }
     });

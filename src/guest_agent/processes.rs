@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::input::{Fed, Input};
 use super::out::Out;
 use super::sys;
-use super::watchers::{unwatch, watch};
+use super::watchers::watch;
 use crate::agent_protocol::{CHUNK, ProcessStatus, ToHost};
 
 /// What an epoll event is about.
@@ -73,11 +74,7 @@ struct Process {
     ended: bool,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
-    stdin: Option<OwnedFd>,
-    /// What its standard input has not taken yet.
-    queue: Vec<u8>,
-    /// Whether nothing follows the queue.
-    queue_ends: bool,
+    stdin: Input,
 }
 
 /// The parent's ends of a process's pipes.
@@ -150,7 +147,7 @@ impl Processes {
         }
     }
 
-    /// Starts the process of `request` by `spawn`. Returns whether it has a deadline to watch.
+    /// Starts the process of `request` by `spawn`; `announce` tells the host its id, before anything else of it.
     ///
     /// # Errors
     /// Those of `spawn`; the request is over then.
@@ -158,6 +155,7 @@ impl Processes {
         &self,
         request: u32,
         limit: Option<Duration>,
+        announce: Option<&Out>,
         spawn: impl FnOnce() -> Result<(libc::pid_t, Pipes), E>,
     ) -> Result<(), E> {
         let mut table = self.table();
@@ -177,6 +175,10 @@ impl Processes {
         process.pid = Some(pid);
         process.started = Some(now);
         process.deadline = limit.and_then(|limit| now.checked_add(limit));
+        if let Some(out) = announce {
+            // A host that is gone does not miss it.
+            let _ = out.send(request, &ToHost::Started(pid.unsigned_abs()));
+        }
         // A pipe that can't be watched is closed: the process then sees a broken pipe, and the host its end.
         let reading = |fd: OwnedFd, source| {
             let ready = sys::set_nonblocking(fd.as_fd()).and_then(|()| self.watch(fd.as_fd(), libc::EPOLLIN, source));
@@ -184,72 +186,64 @@ impl Processes {
         };
         process.stdout = reading(pipes.stdout, Source::Stdout(request));
         process.stderr = reading(pipes.stderr, Source::Stderr(request));
-        process.stdin = pipes.stdin.filter(|fd| sys::set_nonblocking(fd.as_fd()).is_ok());
-        self.feed(request, process, true);
+        process.stdin.open(pipes.stdin);
+        // What came before the start is fed when the I/O thread finds room in the new pipe; an end alone is done at once.
+        process.stdin.begin(&self.epoll, request);
         Ok(())
     }
 
     /// More for a process's standard input; `None` is its end.
-    pub fn stdin(&self, request: u32, bytes: Option<&[u8]>) {
-        let mut table = self.table();
-        let Some(process) = table.get_mut(&request) else { return };
-        let waiting = !process.queue.is_empty();
-        match bytes {
-            Some(bytes) => process.queue.extend_from_slice(bytes),
-            None => process.queue_ends = true,
-        }
-        if process.pid.is_some() && !waiting {
-            self.feed(request, process, true);
-        }
+    ///
+    /// # Errors
+    /// When the host is gone.
+    pub fn stdin(&self, request: u32, bytes: Option<&[u8]>, out: &Out) -> io::Result<()> {
+        let fed = {
+            let mut table = self.table();
+            let Some(process) = table.get_mut(&request) else { return Ok(()) };
+            match bytes {
+                Some(bytes) => process.stdin.push(bytes),
+                None => process.stdin.end(),
+            }
+            if process.pid.is_none() {
+                return Ok(());
+            }
+            process.stdin.feed(&self.epoll, request)
+        };
+        receipt(request, fed, out)
     }
 
     /// A process's standard input takes more.
-    pub fn stdin_ready(&self, request: u32) {
-        let mut table = self.table();
-        if let Some(process) = table.get_mut(&request) {
-            self.feed(request, process, false);
-        }
+    ///
+    /// # Errors
+    /// When the host is gone.
+    pub fn stdin_ready(&self, request: u32, out: &Out) -> io::Result<()> {
+        let fed = match self.table().get_mut(&request) {
+            Some(process) => process.stdin.feed(&self.epoll, request),
+            None => return Ok(()),
+        };
+        receipt(request, fed, out)
     }
 
-    /// Writes as much of the queue as the pipe takes, then closes it or waits for more room.
-    fn feed(&self, request: u32, process: &mut Process, first: bool) {
-        let Some(fd) = &process.stdin else {
-            process.queue.clear();
-            return;
-        };
-        let mut written = 0;
-        let mut full = false;
-        while written < process.queue.len() {
-            match sys::write(fd.as_fd(), &process.queue[written..]) {
-                Ok(count) => written += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    full = true;
-                    break;
-                }
-                Err(_) => {
-                    // Nobody reads any more.
-                    process.stdin = None;
-                    process.queue.clear();
-                    return;
-                }
-            }
-        }
-        process.queue.drain(..written);
-        if full {
-            if first && self.watch(fd.as_fd(), libc::EPOLLOUT, Source::Stdin(request)).is_err() {
-                process.stdin = None;
-            }
-        } else if process.queue_ends {
-            process.stdin = None;
-        } else if !first {
-            unwatch(&self.epoll, fd.as_fd());
-        }
+    /// This agent's ends of all processes' pipes.
+    pub fn descriptors(&self) -> Vec<i32> {
+        let number = |slot: &Option<OwnedFd>| slot.as_ref().map(AsRawFd::as_raw_fd);
+        let of = |process: &Process| [number(&process.stdout), number(&process.stderr), process.stdin.descriptor()];
+        self.table().values().flat_map(of).flatten().collect()
     }
 
     /// Sends a signal to the group of a process.
     pub fn signal(&self, request: u32, signal: i32) {
         if let Some(Process { pid: Some(pid), ended: false, .. }) = self.table().get(&request) {
             kill_group(*pid, signal);
+        }
+    }
+
+    /// Sends a signal to the groups of all processes.
+    pub fn signal_all(&self, signal: i32) {
+        for process in self.table().values() {
+            if let Process { pid: Some(pid), ended: false, .. } = process {
+                kill_group(*pid, signal);
+            }
         }
     }
 
@@ -307,7 +301,7 @@ impl Processes {
                     continue;
                 }
                 process.ended = true;
-                process.stdin = None;
+                process.stdin.close();
                 let took = process.started.map(|started| started.elapsed()).unwrap_or_default();
                 let status = match (process.timed_out, libc::WIFSIGNALED(status)) {
                     (true, true) => ProcessStatus::TimedOut,
@@ -390,6 +384,17 @@ fn take_piece(slot: &mut Option<OwnedFd>) -> Option<Vec<u8>> {
             Some(Vec::new())
         }
     }
+}
+
+/// Tells the host what became of what it sent. None taken means that nobody reads any more.
+fn receipt(request: u32, fed: Fed, out: &Out) -> io::Result<()> {
+    if fed.taken > 0 {
+        out.send(request, &ToHost::StdinTaken(u32::try_from(fed.taken).unwrap_or(u32::MAX)))?;
+    }
+    if fed.broken {
+        out.send(request, &ToHost::StdinTaken(0))?;
+    }
+    Ok(())
 }
 
 fn kill_group(pid: libc::pid_t, signal: i32) {

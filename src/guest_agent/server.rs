@@ -32,14 +32,31 @@ pub fn hello(boot_error: Option<String>, notices: Vec<String>) -> Hello {
     }
 }
 
-/// Serves the host on `channel` until it is gone for good. `root` is where operations happen, where that can change.
-pub fn serve(channel: OwnedFd, root: Option<Root>, hello: Hello) {
-    if let Err(error) = run(channel, root, &hello) {
+/// What an agent is besides its channel.
+#[derive(Default)]
+pub struct Setting {
+    /// Where operations happen, where that can change.
+    pub root: Option<Root>,
+    /// This program, to start workers from.
+    pub program: Option<OwnedFd>,
+    /// Whether it is a worker: what it starts ends with it.
+    pub is_worker: bool,
+}
+
+impl Setting {
+    fn descriptors(&self) -> impl Iterator<Item = i32> {
+        self.root.iter().map(Root::descriptor).chain(self.program.iter().map(AsRawFd::as_raw_fd))
+    }
+}
+
+/// Serves the host on `channel` until it is gone for good.
+pub fn serve(channel: OwnedFd, setting: Setting, hello: Hello) {
+    if let Err(error) = run(channel, setting, &hello) {
         eprintln!("provium-agent: {error}");
     }
 }
 
-fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
+fn run(channel: OwnedFd, setting: Setting, hello: &Hello) -> io::Result<()> {
     // Before the second thread: both must have SIGCHLD (and SIGIO, for the host's return) blocked.
     let signals = signal_descriptor()?;
     sys::set_nonblocking(channel.as_fd())?;
@@ -50,17 +67,24 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
     watch(&epoll, channel.as_fd(), libc::EPOLLIN, Source::Channel)?;
     watch(&epoll, signals.as_fd(), libc::EPOLLIN, Source::Signals)?;
     watch(&epoll, wake.as_fd(), libc::EPOLLIN, Source::Wake)?;
+    let out = channel.try_clone()?;
+    let own = [&channel, &out, &signals, &*epoll, &wake].map(AsRawFd::as_raw_fd);
+    let wake_up = wake.try_clone()?;
+    let own = own.into_iter().chain([wake_up.as_raw_fd()]).chain(setting.descriptors()).collect();
     let shared = Arc::new(Shared {
-        out: Out::new(channel.try_clone()?),
+        out: Out::new(out),
         processes: Processes::new(Arc::clone(&epoll)),
         watchers: Watchers::new(Arc::clone(&epoll)),
         interrupts: Interrupts::new()?,
-        wake: wake.try_clone()?,
+        wake: wake_up,
+        program: setting.program,
+        is_worker: setting.is_worker,
+        own,
     });
     // Without a bound: this thread must go on reading, or it would never see that a job which blocks was given up. Who
     // sends much waits for receipts.
     let (jobs, waiting_jobs) = queue();
-    ops::start(waiting_jobs, Arc::clone(&shared), root)?;
+    ops::start(waiting_jobs, Arc::clone(&shared), setting.root)?;
     shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
     let mut host =
@@ -85,7 +109,7 @@ fn run(channel: OwnedFd, root: Option<Root>, hello: &Hello) -> io::Result<()> {
                     collect = true;
                 }
                 Some(Source::Wake) => empty(&wake),
-                Some(Source::Stdin(request)) => processes.stdin_ready(request),
+                Some(Source::Stdin(request)) => processes.stdin_ready(request, out)?,
                 Some(Source::Follow(request)) => shared.watchers.ready(request, out)?,
                 Some(output) => processes.output_ready(output, out)?,
                 None => {}
@@ -208,11 +232,15 @@ impl Host {
                 return Ok(true);
             }
             ToGuest::Stdin(bytes) => {
-                processes.stdin(request, Some(bytes));
+                processes.stdin(request, Some(bytes), &self.shared.out)?;
                 return Ok(true);
             }
             ToGuest::StdinEnd => {
-                processes.stdin(request, None);
+                processes.stdin(request, None, &self.shared.out)?;
+                return Ok(true);
+            }
+            ToGuest::Signal(signal) if request == 0 => {
+                processes.signal_all(*signal);
                 return Ok(true);
             }
             ToGuest::Signal(signal) => {

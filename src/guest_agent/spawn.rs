@@ -17,10 +17,14 @@ pub struct Command {
     pub argv: Vec<Vec<u8>>,
     /// Its whole environment, `NAME=value`.
     pub env: Vec<Vec<u8>>,
-    /// Where it starts.
-    pub cwd: Vec<u8>,
+    /// The program as an open file; it is looked for by its name where none is given.
+    pub program: Option<i32>,
+    /// Where it starts; where the caller is, where none is given.
+    pub cwd: Option<Vec<u8>>,
     /// As whom.
     pub user: Option<User>,
+    /// Whether it is killed when the calling thread ends.
+    pub ends_with_us: bool,
     /// Its standard input, output and error.
     pub stdio: [OwnedFd; 3],
 }
@@ -42,8 +46,10 @@ struct Plan {
     candidates: Vec<CString>,
     argv: Vec<*const libc::c_char>,
     env: Vec<*const libc::c_char>,
-    cwd: CString,
+    program: Option<i32>,
+    cwd: Option<CString>,
     user: Option<(u32, u32, Vec<u32>)>,
+    ends_with_us: bool,
     stdio: [i32; 3],
     failed: Option<(Stage, i32)>,
 }
@@ -60,8 +66,10 @@ pub fn spawn(command: &Command) -> Result<libc::pid_t, (Stage, io::Error)> {
         candidates: candidates(command).map_err(|error| (Stage::Program, error))?,
         argv: argv.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect(),
         env: env.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect(),
-        cwd: c_string(&command.cwd).map_err(|error| (Stage::Directory, error))?,
+        program: command.program,
+        cwd: command.cwd.as_ref().map(|cwd| c_string(cwd)).transpose().map_err(|error| (Stage::Directory, error))?,
         user: command.user.as_ref().map(|user| (user.uid, user.gid, user.groups.clone())),
+        ends_with_us: command.ends_with_us,
         stdio: [command.stdio[0].as_raw_fd(), command.stdio[1].as_raw_fd(), command.stdio[2].as_raw_fd()],
         failed: None,
     };
@@ -147,8 +155,20 @@ fn prepare_and_exec(plan: &Plan) -> (Stage, i32) {
                 return last(Stage::User);
             }
         }
-        if libc::chdir(plan.cwd.as_ptr()) < 0 {
+        // After the identity, whose change would clear it.
+        if plan.ends_with_us && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+            return last(Stage::Setup);
+        }
+        if let Some(cwd) = &plan.cwd
+            && libc::chdir(cwd.as_ptr()) < 0
+        {
             return last(Stage::Directory);
+        }
+        if let Some(program) = plan.program {
+            // As a file the program may be gone, or lie where this process can't look.
+            let (argv, env) = (plan.argv.as_ptr().cast(), plan.env.as_ptr().cast());
+            libc::execveat(program, c"".as_ptr(), argv, env, libc::AT_EMPTY_PATH);
+            return last(Stage::Program);
         }
         let mut found = libc::ENOENT;
         for candidate in &plan.candidates {

@@ -42,14 +42,36 @@ impl Args {
     pub fn this<T: 'static>(&mut self) -> Result<UserDataRef<T>, ApiError> {
         let value = self.next();
         let object: Option<&AnyUserData> = value.as_userdata();
-        object.and_then(|object| object.borrow::<T>().ok()).ok_or_else(|| {
-            let method = self.function.rsplit(':').next().unwrap_or_default();
-            ApiError::new(format!(
-                "{}: called on {}\nhint: methods are called with a colon: `x:{method}(…)`",
-                self.function,
-                short(&value),
-            ))
-        })
+        object.and_then(|object| object.borrow::<T>().ok()).ok_or_else(|| self.wrong_object(&value))
+    }
+
+    /// The error for a method that was called on something else than its object.
+    pub fn wrong_object(&self, value: &Value) -> ApiError {
+        let method = self.function.rsplit(':').next().unwrap_or_default();
+        ApiError::new(format!(
+            "{}: called on {}\nhint: methods are called with a colon: `x:{method}(…)`",
+            self.function,
+            short(value),
+        ))
+    }
+
+    /// The next argument, which stays.
+    pub fn peek(&self) -> Value {
+        self.values.front().cloned().unwrap_or(Value::Nil)
+    }
+
+    /// The argument `index` places on (0 is the next), which stays.
+    pub fn peek_at(&self, index: usize) -> Option<Value> {
+        self.values.get(index).cloned()
+    }
+
+    /// A required 64-bit word, signed or unsigned.
+    ///
+    /// # Errors
+    /// When it is missing or no whole number of 64 bits.
+    pub fn word(&mut self, name: &str) -> Result<u64, ApiError> {
+        let value = self.next();
+        to_word(&value).map_err(|why| self.bad(name, &why))
     }
 
     /// A required string; any bytes.
@@ -330,6 +352,24 @@ fn to_size(value: &Value) -> Result<u64, String> {
         // Exact below 2^53.
         Value::Number(number) if number.fract() == 0.0 && (0.0..9e15).contains(number) => Ok(*number as u64),
         other => Err(format!("expected a size (bytes, or text such as `512M`), found {}", short(other))),
+    }
+}
+
+/// A 64-bit word; a negative number is its two's complement.
+///
+/// # Errors
+/// A message that repeats the value.
+pub fn to_word(value: &Value) -> Result<u64, String> {
+    match value {
+        Value::Integer(number) => Ok(number.cast_unsigned()),
+        // Whole and in range: the casts are exact.
+        Value::Number(number) if number.fract() == 0.0 && (0.0..18_446_744_073_709_551_616.0).contains(number) => {
+            Ok(*number as u64)
+        }
+        Value::Number(number) if number.fract() == 0.0 && (-9_223_372_036_854_775_808.0..0.0).contains(number) => {
+            Ok((*number as i64).cast_unsigned())
+        }
+        other => Err(format!("expected a whole number of 64 bits, found {}", short(other))),
     }
 }
 

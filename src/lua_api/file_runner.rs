@@ -70,6 +70,7 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         display: settings.display.clone(),
         path: settings.path.clone(),
         scope: RefCell::new(Scope::default()),
+        belongings: RefCell::default(),
         token: settings.token.clone(),
         tests: RefCell::default(),
         todo: RefCell::default(),
@@ -85,6 +86,7 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         }
         Err(error) => run.error = Some(error),
     }
+    settings.bed.block_on(state.belongings.take().end());
     let vms = state.scope.borrow_mut().take();
     settings.bed.block_on(Scope::stop(vms, &settings.token));
     run.log = state.file_log.borrow().clone();

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::place::{self, Place};
 use super::register::Pending;
 use crate::foundation::cancel::{CancelReason, CancelToken};
-use crate::testbed::{Scope, Testbed};
+use crate::testbed::{Belongings, Scope, Testbed};
 
 /// A test as the file registered it.
 pub struct Registered {
@@ -39,6 +39,8 @@ pub struct CurrentTest {
     pub name: String,
     /// What it created.
     pub scope: Scope,
+    /// What it started in guests.
+    pub belongings: Belongings,
     /// Ends when the test must end.
     pub token: CancelToken,
     /// Failed assertions so far.
@@ -63,6 +65,8 @@ pub struct FileState {
     pub path: PathBuf,
     /// What the file's own scope created.
     pub scope: RefCell<Scope>,
+    /// What the file started in guests outside of tests.
+    pub belongings: RefCell<Belongings>,
     /// Ends when the file must end.
     pub token: CancelToken,
     /// Tests in the order of registration.
@@ -153,6 +157,14 @@ impl FileState {
         match &mut *self.current.borrow_mut() {
             Some(test) => act(&mut test.scope),
             None => act(&mut self.scope.borrow_mut()),
+        }
+    }
+
+    /// Runs `act` on what is ended with the running test, else with the file.
+    pub fn with_belongings<T>(&self, act: impl FnOnce(&mut Belongings) -> T) -> T {
+        match &mut *self.current.borrow_mut() {
+            Some(test) => act(&mut test.belongings),
+            None => act(&mut self.belongings.borrow_mut()),
         }
     }
 

@@ -12,7 +12,10 @@ use super::file_state::{FileState, Registered};
 use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
 use super::render::short;
-use super::{console, file, json, lab, parallel, place, register, run_result, stream, test_context, vm};
+use super::{
+    batch, call, console, file, json, lab, parallel, place, process, register, run_result, stream, test_context, vm,
+    worker,
+};
 use crate::foundation::duration::format_duration;
 
 /// Defaults of `wait_until`.
@@ -28,12 +31,17 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     let natives = lua.create_table()?;
     wait_natives(lua, &natives)?;
     test_context::natives(lua, &natives)?;
+    batch::natives(lua, &natives)?;
     natives.raw_set(
         "stack",
         lua.create_function(|lua, ()| Ok(place::stack(lua).iter().map(ToString::to_string).collect::<Vec<_>>()))?,
     )?;
     let prelude: Table = lua.load(include_str!("prelude.lua")).set_name("=[provium]").call(natives)?;
-    vm::install(lua)?;
+    vm::install(lua, prelude.get("batch")?)?;
+    process::install(lua)?;
+    call::install(lua)?;
+    worker::install(lua)?;
+    batch::install(lua)?;
     run_result::install(lua)?;
     console::install(lua)?;
     stream::install(lua)?;

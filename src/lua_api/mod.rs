@@ -1,27 +1,35 @@
 //! The Lua skin over the test bed: one file per Lua module, tables decoded into typed options.
 
 mod args;
+mod batch;
 mod bindings;
+mod call;
 mod console;
 mod error;
 mod file;
 mod file_runner;
 mod file_state;
 mod globals;
+mod guest_object;
 mod json;
 mod lab;
 mod parallel;
 mod place;
+mod process;
 mod register;
 mod render;
 mod run_result;
+mod signal;
 mod stream;
+mod syscalls;
 mod test_context;
 mod test_runner;
 mod vm;
+mod vm_calls;
 mod vm_files;
 mod vm_kernel;
 mod vm_run;
+mod worker;
 
 pub use bindings::{CallRecord, binding_names};
 pub use file_runner::{FileRun, FileSettings, run_file};

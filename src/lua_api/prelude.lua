@@ -26,6 +26,13 @@ function prelude.run_body(fn, t)
   return false, raised, trace
 end
 
+-- Records what `fn` asks of its argument, then does it.
+function prelude.batch(vm, fn)
+  local batch = native.batch_begin(vm, fn)
+  fn(batch)
+  return native.batch_run(batch)
+end
+
 -- The body of a branch of `parallel`: true and its first result, or false and the error value.
 function prelude.branch(fn)
   local ok, value = pcall(fn)

@@ -282,6 +282,15 @@ impl<'lua> Class<'lua> {
         Ok(self)
     }
 
+    /// Adds a method that is written in Lua.
+    ///
+    /// # Errors
+    /// Those of Lua's allocator.
+    pub fn in_lua(self, name: &'static str, function: Function) -> mlua::Result<Self> {
+        self.methods.raw_set(name, function)?;
+        Ok(self)
+    }
+
     /// Stores the class; objects find it under `key`.
     ///
     /// # Errors

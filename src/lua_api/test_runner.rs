@@ -17,7 +17,7 @@ use crate::foundation::duration::{format_duration, from_seconds, parse_duration}
 use crate::run_events::{
     ConsoleTail, EventKind, FileError, FilePhase, FileStatus, SourceLine, TestDone, TestStarted, TestStatus, Warning,
 };
-use crate::testbed::{ConsolePort, Scope};
+use crate::testbed::{Belongings, ConsolePort, Scope};
 
 /// How much of a console stands in a summary, in bytes.
 const CONSOLE_TAIL: usize = 4096;
@@ -109,6 +109,7 @@ fn run_test(
     *state.current.borrow_mut() = Some(CurrentTest {
         name: name.to_owned(),
         scope: Scope::default(),
+        belongings: Belongings::default(),
         token: token.clone(),
         failures: Vec::new(),
         raises_depth: 0,
@@ -123,7 +124,7 @@ fn run_test(
     let Some(test) = state.current.borrow_mut().take() else {
         return TestDone::new(&settings.display, name, TestStatus::Failed, duration.as_secs_f64());
     };
-    let CurrentTest { mut scope, failures, skipped, log, stopped_at, .. } = test;
+    let CurrentTest { mut scope, belongings, failures, skipped, log, stopped_at, .. } = test;
     let mut done = TestDone::new(&settings.display, name, TestStatus::Passed, duration.as_secs_f64());
     done.log = log;
     judge(&mut done, limit, token.reason().map(|reason| (reason, stopped_at)), failures, skipped, outcome);
@@ -135,6 +136,7 @@ fn run_test(
     if token.is_cancelled() && relax(lua).is_err() {
         done.message.get_or_insert_default().push_str("\nthe Lua state could not be used any more");
     }
+    state.bed.block_on(belongings.end());
     state.bed.block_on(Scope::stop(scope.take(), &token));
     done.attachments = state.bed.artifacts().end_test(&settings.display);
     done

@@ -8,7 +8,7 @@ use super::args::{Args, Options};
 use super::console::ConsoleHandle;
 use super::error::ApiError;
 use super::register::{Class, class};
-use super::{vm_files, vm_kernel, vm_run};
+use super::{vm_calls, vm_files, vm_kernel};
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
 /// Registry key of the class.
@@ -118,18 +118,14 @@ fn files(args: &Args, options: &Options) -> Result<Option<Vec<BootFile>>, ApiErr
 ///
 /// # Errors
 /// Those of Lua's allocator.
-pub fn install(lua: &Lua) -> mlua::Result<()> {
+pub fn install(lua: &Lua, batch: mlua::Function) -> mlua::Result<()> {
     let class = lifecycle(Class::new(lua)?)?;
     let class = console(class)?;
     let class = vm_files::methods(class)?;
     let class = accessors(class)?;
     let class = vm_kernel::methods(class)?;
-    class
-        .waits("vm:run", |_, _, mut args| {
-            let guest = args.this::<VmHandle>()?.guest();
-            vm_run::run(guest, args)
-        })?
-        .store(CLASS)
+    let class = vm_calls::methods(class)?;
+    class.in_lua("batch", batch)?.store(CLASS)
 }
 
 fn lifecycle(class: Class<'_>) -> mlua::Result<Class<'_>> {

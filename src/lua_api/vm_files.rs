@@ -8,6 +8,7 @@ use super::args::{Args, Options};
 use super::error::ApiError;
 use super::file::FileHandle;
 use super::file_state::FileState;
+use super::guest_object::guest;
 use super::place;
 use super::register::Class;
 use super::render::short;
@@ -27,10 +28,6 @@ pub fn methods(class: Class<'_>) -> mlua::Result<Class<'_>> {
     let class = paths(class)?;
     let class = streams(class)?;
     counts(class)
-}
-
-fn guest(args: &mut Args) -> Result<Guest, ApiError> {
-    Ok(args.this::<VmHandle>()?.guest())
 }
 
 fn whole_files(class: Class<'_>) -> mlua::Result<Class<'_>> {
@@ -182,43 +179,84 @@ fn paths(class: Class<'_>) -> mlua::Result<Class<'_>> {
     class
         .waits("vm:stat", |lua, _, mut args| stat(lua, guest(&mut args)?, args, true))?
         .waits("vm:lstat", |lua, _, mut args| stat(lua, guest(&mut args)?, args, false))?
-        .waits("vm:exists", |_, _, mut args| {
-            let guest = guest(&mut args)?;
-            let path = args.path("path")?;
-            Ok(async move { Ok(guest.exists(&path).await?) })
-        })?
-        .waits("vm:listdir", |lua, _, mut args| {
-            let guest = guest(&mut args)?;
-            let path = args.path("path")?;
-            let lua = lua.clone();
-            Ok(async move {
-                let list = lua.create_table()?;
-                for entry in guest.listdir(&path).await? {
-                    let table = lua.create_table()?;
-                    table.raw_set("name", lua.create_string(entry.name)?)?;
-                    table.raw_set("entry_type", entry.entry_type.name())?;
-                    list.raw_push(table)?;
-                }
-                Ok(list)
-            })
-        })?
-        .waits("vm:mkdir", |_, _, mut args| {
-            let guest = guest(&mut args)?;
-            let path = args.path("path")?;
-            let options = args.options(&["parents", "perm", "mode"])?;
-            let (parents, perm) = (options.flag("parents")?.unwrap_or(false), permissions(&args, &options)?);
-            Ok(async move { Ok(guest.mkdir(&path, parents, perm).await?) })
-        })?
-        .waits("vm:unlink", |_, _, mut args| {
-            let guest = guest(&mut args)?;
-            let path = args.path("path")?;
-            Ok(async move { Ok(guest.unlink(&path).await?) })
-        })?
-        .waits("vm:rename", |_, _, mut args| {
-            let guest = guest(&mut args)?;
-            let (from, to) = (args.path("from")?, args.path("to")?);
-            Ok(async move { Ok(guest.rename(&from, &to).await?) })
-        })
+        .waits("vm:exists", |_, _, mut args| exists(guest(&mut args)?, args))?
+        .waits("vm:listdir", |lua, _, mut args| listdir(lua, guest(&mut args)?, args))?
+        .waits("vm:mkdir", |_, _, mut args| mkdir(guest(&mut args)?, args))?
+        .waits("vm:unlink", |_, _, mut args| unlink(guest(&mut args)?, args))?
+        .waits("vm:rename", |_, _, mut args| rename(guest(&mut args)?, args))
+}
+
+/// `exists(path)`.
+///
+/// # Errors
+/// A bad argument.
+pub fn exists(
+    guest: Guest,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<bool, ApiError>> + 'static + use<>, ApiError> {
+    let path = args.path("path")?;
+    Ok(async move { Ok(guest.exists(&path).await?) })
+}
+
+/// `listdir(path)`.
+///
+/// # Errors
+/// A bad argument.
+pub fn listdir(
+    lua: &Lua,
+    guest: Guest,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<mlua::Table, ApiError>> + 'static + use<>, ApiError> {
+    let path = args.path("path")?;
+    let lua = lua.clone();
+    Ok(async move {
+        let list = lua.create_table()?;
+        for entry in guest.listdir(&path).await? {
+            let table = lua.create_table()?;
+            table.raw_set("name", lua.create_string(entry.name)?)?;
+            table.raw_set("entry_type", entry.entry_type.name())?;
+            list.raw_push(table)?;
+        }
+        Ok(list)
+    })
+}
+
+/// `mkdir(path, {parents=, perm=})`.
+///
+/// # Errors
+/// A bad argument.
+pub fn mkdir(
+    guest: Guest,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<(), ApiError>> + 'static + use<>, ApiError> {
+    let path = args.path("path")?;
+    let options = args.options(&["parents", "perm", "mode"])?;
+    let (parents, perm) = (options.flag("parents")?.unwrap_or(false), permissions(&args, &options)?);
+    Ok(async move { Ok(guest.mkdir(&path, parents, perm).await?) })
+}
+
+/// `unlink(path)`.
+///
+/// # Errors
+/// A bad argument.
+pub fn unlink(
+    guest: Guest,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<(), ApiError>> + 'static + use<>, ApiError> {
+    let path = args.path("path")?;
+    Ok(async move { Ok(guest.unlink(&path).await?) })
+}
+
+/// `rename(from, to)`.
+///
+/// # Errors
+/// A bad argument.
+pub fn rename(
+    guest: Guest,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<(), ApiError>> + 'static + use<>, ApiError> {
+    let (from, to) = (args.path("from")?, args.path("to")?);
+    Ok(async move { Ok(guest.rename(&from, &to).await?) })
 }
 
 fn tail_start(args: &Args, options: &Options) -> Result<TailStart, ApiError> {
@@ -274,12 +312,18 @@ fn streams(class: Class<'_>) -> mlua::Result<Class<'_>> {
 }
 
 /// A descriptor's number, or a File.
-enum FdOrFile {
+pub enum FdOrFile {
+    /// The number.
     Fd(i32),
+    /// The File.
     File(std::sync::Arc<crate::testbed::OpenFile>),
 }
 
-fn fd_or_file(args: &mut Args) -> Result<FdOrFile, ApiError> {
+/// The next argument as either.
+///
+/// # Errors
+/// When it is neither.
+pub fn fd_or_file(args: &mut Args) -> Result<FdOrFile, ApiError> {
     let value = args.next();
     if let Some(file) = value.as_userdata().and_then(|object| object.borrow::<FileHandle>().ok()) {
         return Ok(FdOrFile::File(file.file()));

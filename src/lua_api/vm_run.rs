@@ -1,14 +1,20 @@
 //! `vm:run` in all its forms.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mlua::{Table, Value};
+use mlua::{Lua, Table, Value};
 
 use super::args::{Args, Options, list_of_bytes};
 use super::error::ApiError;
+use super::file_state::FileState;
+use super::guest_object::guest;
+use super::place;
+use super::process::ProcessHandle;
 use super::render::{quote, short};
 use super::run_result::RunResult;
-use crate::testbed::{Guest, Program, RunSpec};
+use crate::testbed::{Program, RunSpec};
 
 /// Options of the options form.
 const OPTIONS: &[&str] = &["args", "env", "env_clear", "cwd", "stdin", "timeout", "timeout_ms", "user"];
@@ -16,20 +22,58 @@ const OPTIONS: &[&str] = &["args", "env", "env_clear", "cwd", "stdin", "timeout"
 /// Names and values of environment variables.
 type Variables = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Runs a command and waits for it.
+/// `run`: runs a command and waits for it.
 ///
 /// # Errors
 /// A bad argument, a program that can't be started, a dead guest.
 pub fn run(
-    guest: Guest,
+    _: &Lua,
+    _: &Rc<FileState>,
     mut args: Args,
-) -> Result<impl Future<Output = Result<RunResult, ApiError>> + 'static, ApiError> {
+) -> Result<impl Future<Output = Result<RunResult, ApiError>> + use<>, ApiError> {
+    let guest = guest(&mut args)?;
     let spec = decode(&mut args)?;
     let command = describe(&spec.program);
     Ok(async move {
         let outcome = guest.run(spec).await?;
         Ok(RunResult::new(guest.name(), command, outcome))
     })
+}
+
+/// `run_async`: starts a command that goes on.
+///
+/// # Errors
+/// As `run`; a time-out among the options.
+pub fn run_async(
+    lua: &Lua,
+    state: &Rc<FileState>,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<ProcessHandle, ApiError>> + use<>, ApiError> {
+    let guest = guest(&mut args)?;
+    refuse_time_out(&args)?;
+    let spec = decode(&mut args)?;
+    let command = describe(&spec.program);
+    let place = place::caller(lua).map(|place| place.to_string());
+    let state = Rc::clone(state);
+    Ok(async move {
+        let process = guest.run_async(spec, command, place).await?;
+        state.with_belongings(|belongings| belongings.add_process(Arc::clone(&process)));
+        Ok(ProcessHandle(process))
+    })
+}
+
+/// A time-out belongs to `:wait`; `args` holds the command, then what may be options.
+fn refuse_time_out(args: &Args) -> Result<(), ApiError> {
+    let Some(Value::Table(options)) = args.peek_at(1) else { return Ok(()) };
+    for name in ["timeout", "timeout_ms"] {
+        if !options.get::<Value>(name)?.is_nil() {
+            let function = args.function();
+            return Err(ApiError::new(format!(
+                "{function}: option `{name}`: a process that goes on has no time-out\nhint: `:wait(timeout)` waits that long"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Decodes `(cmd, args or opts?)`.

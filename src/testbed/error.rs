@@ -127,6 +127,26 @@ pub enum VmError {
         /// The file and why.
         source: PathError,
     },
+    /// A worker is gone.
+    Worker {
+        /// The VM.
+        vm: String,
+        /// What was asked of it.
+        op: &'static str,
+        /// How it went.
+        why: String,
+    },
+    /// A process can't do what is asked of it.
+    Process {
+        /// The VM.
+        vm: String,
+        /// What was asked.
+        op: &'static str,
+        /// Its command.
+        command: String,
+        /// Why not.
+        why: String,
+    },
     /// A file of this run could not be written or read.
     File(PathError),
     /// The VM's log is not there.
@@ -168,6 +188,8 @@ impl fmt::Display for VmError {
             Self::HostFile { vm, op, source } => {
                 write!(f, "vm `{vm}`: {op}: on the host: `{}`: {}", source.path.display(), errno_of(&source.source))
             }
+            Self::Worker { vm, op, why } => write!(f, "vm `{vm}`: worker: {op}: {why}"),
+            Self::Process { vm, op, command, why } => write!(f, "vm `{vm}`: {op}: `{command}`: {why}"),
             Self::File(source) => source.fmt(f),
             Self::NoConsole { vm, path } => {
                 write!(f, "vm `{vm}`: there is no console log yet (`{}`)", path.display())

@@ -72,6 +72,13 @@ pub struct HandleGuard {
     id: u64,
 }
 
+impl HandleGuard {
+    /// A number above 0 that no other thing opened in the machine has.
+    pub fn number(&self) -> u64 {
+        self.id + 1
+    }
+}
+
 impl Drop for HandleGuard {
     fn drop(&mut self) {
         self.handles.table().open.remove(&self.id);

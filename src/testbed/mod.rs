@@ -6,9 +6,12 @@
 mod accelerator;
 mod artifacts;
 mod bed;
+mod belongings;
 mod boot;
+mod call;
 mod error;
 mod guest;
+mod guest_calls;
 mod guest_files;
 mod guest_modules;
 mod handles;
@@ -16,22 +19,30 @@ mod host_files;
 mod images;
 mod open_file;
 mod options;
+mod process;
 mod running;
 mod scope;
 mod stream;
 mod vm;
+mod worker;
 
-pub use crate::agent_client::{Program, RunOutcome, RunSpec, RunStatus};
+pub use crate::agent_client::{
+    IoctlArgument, IoctlRequest, Nested, Program, RunOutcome, RunSpec, RunStatus, SyscallOutcome, SyscallRequest, Turn,
+};
 pub use crate::qemu::{AccelRequest, Candidates};
 pub use accelerator::MachineRequest;
 pub use artifacts::Artifacts;
 pub use bed::{ImageError, ImageSource, ProfileImages, Testbed, TestbedSettings};
+pub use belongings::Belongings;
+pub use call::Call;
 pub use error::{Death, VmError};
 pub use guest::Guest;
 pub use handles::{HandleGuard, HandleKind, Handles, OpenHandle};
 pub use open_file::OpenFile;
 pub use options::{BootFile, VmOptions};
+pub use process::{Process, ProcessState};
 pub use running::ConsolePort;
 pub use scope::Scope;
 pub use stream::{ByteStream, StreamError};
 pub use vm::{Vm, VmState, boot_all, shutdown_all};
+pub use worker::Worker;
