@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::error::VmError;
 use super::guest::Guest;
 use super::handles::{HandleGuard, HandleKind};
-use crate::agent_client::{AgentError, CallUnderWay, SyscallOutcome, SyscallRequest};
+use crate::agent_client::{AgentClient, AgentError, CallUnderWay, SyscallOutcome, SyscallRequest};
 use crate::foundation::duration::format_duration;
 
 enum State {
@@ -17,6 +17,8 @@ enum State {
 /// A system call under way.
 pub struct Call {
     guest: Guest,
+    /// The agent that makes it: one of another boot knows nothing of it.
+    agent: AgentClient,
     what: String,
     state: tokio::sync::Mutex<State>,
     open: Mutex<Option<HandleGuard>>,
@@ -33,10 +35,12 @@ impl Guest {
         what: String,
         place: Option<String>,
     ) -> Result<Arc<Call>, VmError> {
-        let begun = self.op("syscall_async", async |agent| agent.syscall_async(call).await).await?;
+        let op = "syscall_async";
+        let (agent, begun) =
+            self.op(op, async |agent| agent.syscall_async(call).await.map(|begun| (agent, begun))).await?;
         let open = self.vm().handles().open(HandleKind::Call, format!("system call `{what}`"), place);
         let state = tokio::sync::Mutex::new(State::UnderWay(begun));
-        Ok(Arc::new(Call { guest: self.clone(), what, state, open: Mutex::new(Some(open)) }))
+        Ok(Arc::new(Call { guest: self.clone(), agent, what, state, open: Mutex::new(Some(open)) }))
     }
 }
 
@@ -70,10 +74,8 @@ impl Call {
             });
         }
         match &*self.state.lock().await {
-            State::Done(result) => {
-                let result = result.clone();
-                self.guest.op(op, async |_| result).await
-            }
+            State::Done(Ok(outcome)) => Ok(outcome.clone()),
+            State::Done(Err(error)) => self.guest.lost(op, &self.what, &self.agent, error.clone()).await,
             State::UnderWay(_) => Err(VmError::Cancelled),
         }
     }

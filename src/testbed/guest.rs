@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::error::VmError;
 use super::vm::Vm;
 use super::worker::Inside;
-use crate::agent_client::{AgentClient, AgentError, RunOutcome, RunSpec, Turn};
+use crate::agent_client::{AgentClient, AgentError, OpError, RunOutcome, RunSpec, Turn};
 
 /// A booted machine's inside, as one process of it sees it: the agent's own, or a worker's.
 #[derive(Clone)]
@@ -65,10 +65,34 @@ impl Guest {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(source)) => Err(VmError::Agent { vm: self.name(), source }),
             Err(why) => match worker.lost_guest() {
-                Some(lost) => self.vm.op(op, async |_| Err(lost)).await,
+                Some(lost) => {
+                    let outside = Self::new(Arc::clone(&self.vm));
+                    Box::pin(outside.lost(op, "worker", worker.parent(), lost)).await
+                }
                 None => Err(VmError::Worker { vm: self.name(), op, why }),
             },
         }
+    }
+
+    /// The error for `subject`, which ended with the channel of `agent`; `error` is what ended that.
+    ///
+    /// # Errors
+    /// Always: a dead guest, or one that has booted anew since.
+    pub(super) async fn lost<T>(
+        &self,
+        op: &'static str,
+        subject: &str,
+        agent: &AgentClient,
+        error: AgentError,
+    ) -> Result<T, VmError> {
+        self.op(op, async |now| {
+            if now.is(agent) {
+                return Err(error);
+            }
+            let detail = "it ended when the guest booted anew".to_owned();
+            Err(AgentError::Op(OpError { op: op.to_owned(), subject: subject.to_owned(), errno: 0, detail }))
+        })
+        .await
     }
 
     fn turned(&self, agent: AgentClient) -> AgentClient {

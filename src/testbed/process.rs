@@ -10,8 +10,8 @@ use super::guest::Guest;
 use super::handles::{HandleGuard, HandleKind};
 use super::stream::ByteStream;
 use crate::agent_client::{
-    AgentError, CHUNK, LARGEST_OUTPUT, OpError, ProcessEvent, ProcessInput, ProcessOutput, RunOutcome, RunSpec,
-    RunStatus, STDIN_WINDOW,
+    AgentClient, AgentError, CHUNK, LARGEST_OUTPUT, OpError, ProcessEvent, ProcessInput, ProcessOutput, RunOutcome,
+    RunSpec, RunStatus, STDIN_WINDOW,
 };
 use crate::foundation::duration::format_duration;
 
@@ -115,6 +115,8 @@ struct Written {
 /// A process.
 pub struct Process {
     guest: Guest,
+    /// The agent that started it: one of another boot knows nothing of it.
+    agent: AgentClient,
     command: String,
     pid: u32,
     number: u64,
@@ -137,7 +139,9 @@ impl Guest {
         place: Option<String>,
     ) -> Result<Arc<Process>, VmError> {
         let stdin = spec.stdin.take();
-        let started = self.op("run_async", async |agent| agent.start("run_async", spec).await).await?;
+        let op = "run_async";
+        let (agent, started) =
+            self.op(op, async |agent| agent.start(op, spec).await.map(|started| (agent, started))).await?;
         let open = self.vm().handles().open(HandleKind::Process, format!("process `{command}`"), place);
         let number = open.number();
         let shared = Arc::new(Shared {
@@ -157,6 +161,7 @@ impl Guest {
         });
         let process = Arc::new(Process {
             guest: self.clone(),
+            agent,
             command,
             pid: started.pid,
             number,
@@ -241,7 +246,7 @@ impl Process {
         let end = self.shared.progress.borrow().end.clone();
         match end {
             None => Ok(false),
-            Some(End::Lost(error)) => self.guest.op(op, async |_| Err(error)).await,
+            Some(End::Lost(error)) => self.guest.lost(op, &self.command, &self.agent, error).await,
             Some(_) => Ok(true),
         }
     }
@@ -275,7 +280,7 @@ impl Process {
                 Ok(RunOutcome { status, stdout, stderr, duration })
             }
             End::Refused(why) => Err(self.error(op, why)),
-            End::Lost(error) => self.guest.op(op, async |_| Err(error)).await,
+            End::Lost(error) => self.guest.lost(op, &self.command, &self.agent, error).await,
         }
     }
 

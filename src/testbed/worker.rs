@@ -25,6 +25,8 @@ struct Processes {
 
 /// A worker as operations use it.
 pub(super) struct Inside {
+    /// The agent that started it.
+    parent: AgentClient,
     agent: Mutex<Option<Arc<WorkerAgent>>>,
     /// How it went, once it has.
     gone: Mutex<Option<String>>,
@@ -64,6 +66,11 @@ impl Inside {
 
     fn how(&self) -> String {
         locked(&self.gone).clone().unwrap_or_else(|| "the worker is gone".to_owned())
+    }
+
+    /// The agent that started it.
+    pub(super) fn parent(&self) -> &AgentClient {
+        &self.parent
     }
 
     /// What ended the guest's own channel, where that took the worker along.
@@ -141,10 +148,13 @@ impl Vm {
     /// # Errors
     /// A wrong state, a dead guest, what the guest's kernel refuses.
     pub async fn spawn_worker(self: &Arc<Self>, place: Option<String>) -> Result<Arc<Worker>, VmError> {
-        let agent = self.op("spawn_worker", async |agent| agent.spawn_worker().await).await?;
+        let op = "spawn_worker";
+        let (parent, agent) =
+            self.op(op, async |parent| parent.spawn_worker().await.map(|agent| (parent, agent))).await?;
         let open = self.handles().open(HandleKind::Worker, format!("worker (process {})", agent.pid()), place);
         let number = open.number();
         let inside = Arc::new(Inside {
+            parent,
             agent: Mutex::new(Some(Arc::new(agent))),
             gone: Mutex::default(),
             processes: watch::Sender::new(Processes::default()),

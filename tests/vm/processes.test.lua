@@ -245,6 +245,16 @@ test("a guest that goes away takes its processes along", {timeout = "2m"}, funct
   } do
     t:assert_contains(t:assert_raises(try), "vm `gone`")
   end
-  t:assert_neq(p:status(), nil)
+  t:assert_eq(p:status(), "signalled")
   w:close()
+  -- What is left of that boot says nothing about the next one.
+  other:boot()
+  for _, try in ipairs{
+    function() p:wait() end, function() p:kill() end, function() call:await() end, function() call:await() end,
+  } do
+    t:assert_contains(t:assert_raises(try), "booted anew")
+  end
+  t:assert_contains(t:assert_raises(function() w:run("true") end), "closed")
+  t:assert_eq(other:state(), "booted")
+  t:assert(other:run("true"):ok())
 end)
