@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::agent_protocol::{Decoder, EntryType, IoctlArgument, LARGEST_PAYLOAD, Nested};
+use crate::agent_protocol::{EntryType, Incoming, IoctlArgument, LARGEST_PAYLOAD, Nested};
 
 fn run_request() -> RunRequest {
     RunRequest {
@@ -137,31 +137,69 @@ fn golden_bytes() {
     }
 }
 
+fn any_message() -> impl Strategy<Value = ToGuest> {
+    prop_oneof![
+        Just(ToGuest::Ping),
+        any::<i32>().prop_map(ToGuest::Signal),
+        any::<Vec<u8>>().prop_map(ToGuest::ReadFile),
+        any::<Vec<u8>>().prop_map(ToGuest::Data),
+    ]
+}
+
+/// The frames in `bytes`, which come in pieces of `size`.
+fn frames(mut bytes: &[u8], size: usize) -> Result<Vec<(u32, u8, Vec<u8>)>, FrameError> {
+    let (mut incoming, mut found) = (Incoming::default(), Vec::new());
+    while !bytes.is_empty() {
+        let room = incoming.room();
+        let count = room.len().min(size).min(bytes.len());
+        assert!(count > 0);
+        room[..count].copy_from_slice(&bytes[..count]);
+        bytes = &bytes[count..];
+        // What is in a used buffer does no harm.
+        found.extend(incoming.filled(count, |_| vec![9; 50])?);
+    }
+    Ok(found)
+}
+
 proptest! {
     #[test]
     fn run_requests_come_back(line in any::<Vec<u8>>(), env in any::<Vec<(Vec<u8>, Vec<u8>)>>(), user in any::<Option<String>>()) {
         let message = ToGuest::Run(RunRequest { program: Program::Shell(line), env, user, ..run_request() });
         let mut out = Vec::new();
         message.encode(9, &mut out);
-        let mut decoder = Decoder::default();
-        // Byte by byte: a frame may arrive in any pieces.
-        for byte in &out {
-            prop_assert_eq!(decoder.next_frame().unwrap(), None);
-            decoder.push(&[*byte]);
+        let [(request, kind, payload)] = &frames(&out, 1).unwrap()[..] else { panic!("one frame was expected") };
+        prop_assert_eq!((*request, ToGuest::decode(*kind, payload).unwrap()), (9, message));
+    }
+
+    #[test]
+    fn frames_come_whole_however_they_are_read(
+        messages in prop::collection::vec(any_message(), 0..6), size in 1_usize..40,
+    ) {
+        let mut bytes = Vec::new();
+        for message in &messages {
+            message.encode(7, &mut bytes);
         }
-        let (request, kind, payload) = decoder.next_frame().unwrap().unwrap();
-        prop_assert_eq!((request, ToGuest::decode(kind, payload).unwrap()), (9, message));
+        let mut found = Vec::new();
+        for (request, kind, payload) in frames(&bytes, size).unwrap() {
+            prop_assert_eq!(request, 7);
+            found.push(ToGuest::decode_owned(kind, payload).unwrap());
+        }
+        prop_assert_eq!(found, messages);
     }
 
     #[test]
     fn any_bytes_are_survived(bytes in any::<Vec<u8>>(), kind in any::<u8>()) {
         let _ = ToGuest::decode(kind, &bytes);
-        let _ = ToHost::decode(kind, &bytes);
-        let mut decoder = Decoder::default();
-        decoder.push(&bytes);
-        while let Ok(Some((_, kind, payload))) = decoder.next_frame() {
+        let _ = ToHost::decode_owned(kind, bytes.clone());
+        for (_, kind, payload) in frames(&bytes, 7).unwrap_or_default() {
             prop_assert!(payload.len() <= LARGEST_PAYLOAD);
-            let _ = ToHost::decode(kind, payload);
+            let _ = ToHost::decode_owned(kind, payload);
         }
     }
+}
+
+#[test]
+fn a_frame_that_is_too_long_ends_the_stream() {
+    let header = [1, 0, 0, 1, 0, 0, 0, 0, 8];
+    assert_eq!(frames(&header, 9), Err(FrameError::TooLong(LARGEST_PAYLOAD + 1)));
 }
