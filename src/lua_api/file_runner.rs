@@ -12,7 +12,8 @@ use super::bindings::{Bindings, CallRecord};
 use super::error::lua_message;
 use super::file_state::FileState;
 use super::place::Place;
-use super::{globals, test_runner};
+use super::registration::Meta;
+use super::{globals, modules, test_runner};
 use crate::foundation::cancel::CancelToken;
 use crate::run_events::{EventSink, FileError, FilePhase, FileStatus};
 use crate::testbed::{Scope, Testbed};
@@ -21,7 +22,7 @@ use crate::testbed::{Scope, Testbed};
 const HOOK_INTERVAL: u32 = 10_000;
 
 /// What decides whether a test runs: its name and its metadata.
-pub type Select = Arc<dyn Fn(&str, &serde_json::Map<String, serde_json::Value>) -> bool + Send + Sync>;
+pub type Select = Arc<dyn Fn(&str, &Meta) -> bool + Send + Sync>;
 
 /// One test file to run.
 pub struct FileSettings {
@@ -75,8 +76,10 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         todo: RefCell::default(),
         current: RefCell::default(),
         file_log: RefCell::default(),
+        branch_place: RefCell::default(),
         pending: RefCell::default(),
         loaded: Cell::new(false),
+        test_timeout: Cell::new(settings.test_timeout),
     });
     match load(&settings, &state) {
         Ok((lua, prelude)) => {
@@ -116,11 +119,8 @@ fn load(settings: &FileSettings, state: &Rc<FileState>) -> Result<(Lua, Table), 
         let why = crate::foundation::path_error::describe_io(&error);
         broken(format!("can't read `{}`: {why}", settings.display), Vec::new())
     })?;
-    let chunk = lua
-        .load(text)
-        .set_name(format!("@{}", settings.display))
-        .into_function()
-        .map_err(|error| broken(lua_message(&error), Vec::new()))?;
+    let chunk =
+        modules::compile(&lua, &text, &settings.display).map_err(|error| broken(lua_message(&error), Vec::new()))?;
     let run_body: mlua::Function = prelude.get("run_body").map_err(|error| internal(&error))?;
     let outcome: (bool, mlua::Value, Option<Vec<String>>) =
         run_body.call((chunk, mlua::Value::Nil)).map_err(|error| broken(lua_message(&error), Vec::new()))?;

@@ -160,6 +160,17 @@ impl Testbed {
         Ok(Arc::new(Vm::new(reference, Arc::new(profile), options, self.clone())))
     }
 
+    /// Whether there is a profile of this name.
+    ///
+    /// # Errors
+    /// A message that says what there is.
+    pub fn check_profile(&self, name: &str) -> Result<(), String> {
+        match &self.shared.settings.project {
+            None => Err(VmError::NoConfig.to_string()),
+            Some(project) => project.profile(name).map(drop).map_err(|error| error.to_string()),
+        }
+    }
+
     /// What makes every boot of this run impossible, once that is known.
     pub fn broken(&self) -> Option<String> {
         self.shared.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
