@@ -265,3 +265,48 @@ fn todo_skips_the_whole_file() {
         assert_eq!((&done["status"], &done["message"]), (&"skipped".into(), &reason.into()));
     }
 }
+
+#[test]
+fn labs() {
+    let text = std::fs::read_to_string(lua_dir().join("labs.test.lua")).unwrap();
+    let dir =
+        common::directory(&[("provium.toml", "[profiles.p]\nkernel = 'no/such/kernel'\n"), ("labs.test.lua", &text)]);
+    common::provium(dir.path(), &["test", "labs.test.lua"]).expect(0);
+}
+
+#[test]
+fn what_breaks_a_file_at_its_own_scope() {
+    let cases = [
+        ("provium:claim{memory = '1024T'}", "needs 1024 TiB, the pool has "),
+        ("provium:vm('v', 'p')", "there is no provium.toml"),
+        ("require('broken')", "broken.lua:2: "),
+        ("require('fails')", "fails.lua:1: no luck"),
+        ("require('one')", "two.lua:1: require: modules that need each other: one → two → one"),
+        ("require('missing.module')", "a.test.lua:1: module 'missing.module' not found"),
+        ("test('x', function() end)\nos.exit(0)", "a.test.lua:2: os.exit: "),
+        ("parallel(function() error('inside', 0) end)", "inside"),
+        ("local t = setmetatable({}, {__index = function() error('deep') end})\nlocal x = t.y", "a.test.lua:1: deep"),
+    ];
+    for (text, message) in cases {
+        let dir = common::directory(&[
+            ("a.test.lua", text),
+            ("broken.lua", "local x = 1\nlocal = 2\n"),
+            ("fails.lua", "error('no luck')\n"),
+            ("one.lua", "return require('two')\n"),
+            ("two.lua", "return require('one')\n"),
+        ]);
+        let run = common::provium(dir.path(), &["test", "."]);
+        run.expect(1).says(&["FAIL a.test.lua: could not load", message]);
+    }
+}
+
+#[test]
+fn the_file_s_own_default_time_of_tests() {
+    let text = "provium.timeout = '200ms'\ntest('hangs', function(t) sleep(100) end)\n\
+                test('own', {timeout = '20s'}, function(t) sleep('300ms') end)\n";
+    let dir = common::directory(&[("a.test.lua", text)]);
+    let events = common::provium(dir.path(), &["test", ".", "--format", "json"]).expect(1).events();
+    let hangs = common::test_done(&events, "hangs");
+    assert_eq!((&hangs["status"], &hangs["limit"]), (&"timed_out".into(), &0.2.into()));
+    assert_eq!(common::test_done(&events, "own")["status"], "passed");
+}

@@ -11,6 +11,7 @@ use mlua::{HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
 use super::bindings::{Bindings, CallRecord};
 use super::error::lua_message;
 use super::file_state::FileState;
+use super::lab::VmLab;
 use super::place::Place;
 use super::registration::Meta;
 use super::{globals, modules, test_runner};
@@ -79,6 +80,10 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         branch_place: RefCell::default(),
         pending: RefCell::default(),
         loaded: Cell::new(false),
+        lab: VmLab::root(),
+        barriers: RefCell::default(),
+        claim: RefCell::default(),
+        dependencies: RefCell::default(),
         test_timeout: Cell::new(settings.test_timeout),
     });
     match load(&settings, &state) {

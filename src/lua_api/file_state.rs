@@ -1,19 +1,22 @@
 //! What one Lua state (one test file) knows: the running test, its scope, its log, and how to wait.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use mlua::Lua;
 
+use super::barrier::Barrier;
 use super::error::ApiError;
+use super::lab::VmLab;
 use super::place::{self, Place};
 use super::register::Pending;
 use super::registration::Registered;
 use super::steps::Steps;
 use crate::foundation::cancel::{CancelReason, CancelToken};
-use crate::testbed::{Scope, Testbed};
+use crate::testbed::{Pool, Scope, Testbed};
 
 /// A failed assertion.
 #[derive(Debug, Clone)]
@@ -78,6 +81,14 @@ pub struct FileState {
     pub pending: RefCell<Option<Pending>>,
     /// Whether the file's chunk has returned: `test` may no longer be called.
     pub loaded: Cell<bool>,
+    /// The root lab, `provium`.
+    pub lab: Rc<VmLab>,
+    /// Barriers in use, by lab and name.
+    pub barriers: RefCell<HashMap<(usize, String), Rc<Barrier>>>,
+    /// What the file has claimed of the pool, and where.
+    pub claim: RefCell<Option<(Pool, String)>>,
+    /// Host files that the file's fixtures depend on.
+    pub dependencies: RefCell<BTreeSet<PathBuf>>,
     /// The time of a test that sets none itself: `provium.timeout`.
     pub test_timeout: Cell<Option<Duration>>,
 }

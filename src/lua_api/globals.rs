@@ -54,7 +54,7 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     )?;
     globals.set("parallel", parallel::function(lua, prelude.get("branch")?)?)?;
     globals.set("json", json::module(lua)?)?;
-    globals.set("provium", LabHandle)?;
+    globals.set("provium", LabHandle::root())?;
     standard_library(lua)?;
     modules::install(lua, roots, prelude.get("loader")?)?;
     Ok(prelude)

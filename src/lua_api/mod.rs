@@ -1,6 +1,7 @@
 //! The Lua skin over the test bed: one file per Lua module, tables decoded into typed options.
 
 mod args;
+mod barrier;
 mod bindings;
 mod console;
 mod error;
@@ -10,6 +11,9 @@ mod globals;
 mod json;
 mod ktap;
 mod lab;
+mod lab_batch;
+mod lab_tools;
+mod lab_tree;
 mod modules;
 mod parallel;
 mod place;

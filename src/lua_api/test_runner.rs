@@ -162,6 +162,8 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     if token.is_cancelled() && relax(lua).is_err() {
         done.message.get_or_insert_default().push_str("\nthe Lua state could not be used any more");
     }
+    state.lab.end_layer(case.serial);
+    state.barriers.borrow_mut().clear();
     state.bed.block_on(Scope::stop(test.scope.take(), &token));
     done.attachments = state.bed.artifacts().end_test(&settings.display);
     done

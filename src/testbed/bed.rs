@@ -13,6 +13,7 @@ use super::artifacts::Artifacts;
 use super::error::VmError;
 use super::images::ImageCache;
 use super::options::VmOptions;
+use super::pool::Pool;
 use super::vm::Vm;
 use crate::project::{Profile, Project};
 use crate::qemu::Accel;
@@ -72,6 +73,8 @@ pub struct TestbedSettings {
     pub cwd: PathBuf,
     /// Where attachments and console logs are kept.
     pub artifacts: Artifacts,
+    /// What all machines may use together.
+    pub pool: Pool,
 }
 
 pub(super) struct Shared {
@@ -228,6 +231,11 @@ impl Testbed {
             _ => TCG_FACTOR,
         };
         (time * factor).mul_f64(profile.timeout_scale)
+    }
+
+    /// What all machines may use together.
+    pub fn pool(&self) -> Pool {
+        self.shared.settings.pool
     }
 
     /// The files that are kept with the report.
