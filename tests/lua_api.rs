@@ -310,3 +310,15 @@ fn the_file_s_own_default_time_of_tests() {
     assert_eq!((&hangs["status"], &hangs["limit"]), (&"timed_out".into(), &0.2.into()));
     assert_eq!(common::test_done(&events, "own")["status"], "passed");
 }
+
+#[test]
+fn the_standard_library() {
+    let run = common::provium(&lua_dir(), &["test", "library.test.lua", "--format", "json"]);
+    let events = run.expect(0).events();
+    let log = |name: &str| common::test_done(&events, name)["log"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        log("what programs write goes to the log"),
+        "before\nout\nerr\ndirect 1\nerr 1.5\ncomplaint\nthrough cat\n"
+    );
+    assert_eq!(log("io.write, io.output, io.close, io.type"), "chain of writes\n");
+}

@@ -17,7 +17,7 @@ use super::registration::Meta;
 use super::{globals, modules, test_runner};
 use crate::foundation::cancel::CancelToken;
 use crate::run_events::{EventSink, FileError, FilePhase, FileStatus};
-use crate::testbed::{Scope, Testbed};
+use crate::testbed::{HostProcesses, Scope, Testbed};
 
 /// How many Lua instructions run between two looks at the deadline.
 const HOOK_INTERVAL: u32 = 10_000;
@@ -72,6 +72,7 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         display: settings.display.clone(),
         path: settings.path.clone(),
         scope: RefCell::new(Scope::default()),
+        file_processes: HostProcesses::default(),
         token: settings.token.clone(),
         tests: RefCell::default(),
         todo: RefCell::default(),
@@ -93,6 +94,8 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         }
         Err(error) => run.error = Some(error),
     }
+    let words = settings.bed.block_on(state.file_processes.end());
+    state.log(&String::from_utf8_lossy(&words));
     let vms = state.scope.borrow_mut().take();
     settings.bed.block_on(Scope::stop(vms, &settings.token));
     run.log = state.file_log.borrow().clone();

@@ -16,7 +16,7 @@ use super::register::Pending;
 use super::registration::Registered;
 use super::steps::Steps;
 use crate::foundation::cancel::{CancelReason, CancelToken};
-use crate::testbed::{Pool, Scope, Testbed};
+use crate::testbed::{HostProcesses, Pool, Scope, Testbed};
 
 /// A failed assertion.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct CurrentTest {
     pub place: Option<Place>,
     /// What it created.
     pub scope: Scope,
+    /// Programs of this host that it started.
+    pub host_processes: HostProcesses,
     /// Ends when the test must end.
     pub token: CancelToken,
     /// Failed assertions so far.
@@ -65,6 +67,8 @@ pub struct FileState {
     pub path: PathBuf,
     /// What the file's own scope created.
     pub scope: RefCell<Scope>,
+    /// Programs of this host that the file started outside of tests.
+    pub file_processes: HostProcesses,
     /// Ends when the file must end.
     pub token: CancelToken,
     /// Tests in the order of registration.
@@ -184,6 +188,14 @@ impl FileState {
         match &mut *self.current.borrow_mut() {
             Some(test) => act(&mut test.scope),
             None => act(&mut self.scope.borrow_mut()),
+        }
+    }
+
+    /// The programs of this host that the running test, else the file, has started.
+    pub fn host_processes(&self) -> HostProcesses {
+        match &*self.current.borrow() {
+            Some(test) => test.host_processes.clone(),
+            None => self.file_processes.clone(),
         }
     }
 

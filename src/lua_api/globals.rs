@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mlua::{Function, Lua, Table, UserData, Value, Variadic};
+use mlua::{Function, Lua, Table, UserData};
 
 use super::error::ApiError;
-use super::file_state::FileState;
 use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
-use super::render::short;
 use super::{
-    console, json, lab, modules, parallel, place, register, registration, run_result, steps, stream, test_context, vm,
+    console, json, lab, modules, parallel, place, popen, register, registration, run_result, std_io, steps, stream,
+    test_context, vm,
 };
 use crate::foundation::duration::format_duration;
 
@@ -55,7 +54,8 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     globals.set("parallel", parallel::function(lua, prelude.get("branch")?)?)?;
     globals.set("json", json::module(lua)?)?;
     globals.set("provium", LabHandle::root())?;
-    standard_library(lua)?;
+    std_io::install(lua)?;
+    popen::install(lua)?;
     modules::install(lua, roots, prelude.get("loader")?)?;
     Ok(prelude)
 }
@@ -106,45 +106,4 @@ fn wait_natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
         })?,
     )?;
     natives.raw_set("wait_end", function(lua, "wait_until", |_, _, _| Ok(()))?)
-}
-
-/// `print` and `io.write` go to the running test's log; `os.exit` raises.
-fn standard_library(lua: &Lua) -> mlua::Result<()> {
-    let globals = lua.globals();
-    let tostring: Function = globals.get("tostring")?;
-    globals.set(
-        "print",
-        lua.create_function(move |lua, values: Variadic<Value>| {
-            let mut parts = Vec::new();
-            for value in values {
-                parts.push(tostring.call::<mlua::LuaString>(value)?.to_string_lossy());
-            }
-            FileState::of(lua)?.log(&format!("{}\n", parts.join("\t")));
-            Ok(())
-        })?,
-    )?;
-    let io: Table = globals.get("io")?;
-    let stdout: Value = io.get("stdout")?;
-    io.set(
-        "write",
-        function(lua, "io.write", move |_, state, mut args| {
-            while !args.is_empty() {
-                match args.next() {
-                    Value::String(text) => state.log(&text.to_string_lossy()),
-                    value @ (Value::Integer(_) | Value::Number(_)) => state.log(&short(&value)),
-                    other => return Err(args.wrong("value", "a string or a number", &other)),
-                }
-            }
-            Ok(stdout.clone())
-        })?,
-    )?;
-    let os: Table = globals.get("os")?;
-    os.set(
-        "exit",
-        function(lua, "os.exit", |_, _, _| {
-            Err::<(), _>(ApiError::new(
-                "os.exit: a test can't end the run\nhint: use t:fail(…) or t:skip(…), or return from the test",
-            ))
-        })?,
-    )
 }

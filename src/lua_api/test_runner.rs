@@ -19,7 +19,7 @@ use crate::foundation::duration::format_duration;
 use crate::run_events::{
     ConsoleTail, EventKind, FileError, FilePhase, FileStatus, SourceLine, TestDone, TestStarted, TestStatus, Warning,
 };
-use crate::testbed::{ConsolePort, Scope};
+use crate::testbed::{ConsolePort, HostProcesses, Scope};
 
 /// How much of a console stands in a summary, in bytes.
 const CONSOLE_TAIL: usize = 4096;
@@ -132,6 +132,7 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
         serial: case.serial,
         place: case.place.clone(),
         scope: Scope::default(),
+        host_processes: HostProcesses::default(),
         token: token.clone(),
         failures: Vec::new(),
         failed_steps: Vec::new(),
@@ -150,7 +151,9 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     let outcome = outcome.map_err(|raised| raised.at(&test));
     judge(&mut done, limit, token.reason(), &mut test, outcome);
     done.steps = std::mem::take(&mut test.steps).into_events(done.status);
+    let words = state.bed.block_on(test.host_processes.end());
     done.log = std::mem::take(&mut test.log);
+    done.log.push_str(&String::from_utf8_lossy(&words));
     if done.status.is_failure() {
         if done.trace.is_empty() {
             done.trace.extend(case.place.iter().map(ToString::to_string));
