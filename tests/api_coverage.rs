@@ -34,6 +34,7 @@ const CANNOT_FAIL: &[(&str, &str)] = &[
     ("stream:lines", "a closed or failed stream ends the loop"),
     ("t.meta", "a value that is there"),
     ("t.name", "a value that is there"),
+    ("t.profile", "a value that is there"),
     ("t:log", "takes any value"),
     ("vm:cid", "a value that is there"),
     ("vm:cpus", "a value that is there"),
