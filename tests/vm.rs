@@ -164,3 +164,84 @@ fn fast_boot_enters_the_unpacked_kernel() {
     assert_eq!(kept(), first);
     common::provium(dir.path(), &["profile", "show", "fast"]).expect(0).says(&["no KASLR", "i8042.noaux quiet"]);
 }
+
+#[test]
+fn an_image_that_brings_the_agent_itself() {
+    let guest = common::guest();
+    let text = format!("[profiles.linux]\nkernel = {:?}\ninitrd = 'own'\ninject_agent = false\n", guest.kernel);
+    let dir = common::directory(&[("provium.toml", &text)]);
+    let agent = Path::new(env!("CARGO_BIN_EXE_provium-agent"));
+    // The prepared guest's archive, with the drivers, the agent and another init behind it.
+    let root = dir.path().join("root");
+    std::fs::create_dir_all(root.join("drivers")).unwrap();
+    std::fs::copy(agent, root.join("provium-agent")).unwrap();
+    let release = std::fs::read_dir(guest.modules.join("lib/modules")).unwrap().next().unwrap().unwrap().path();
+    let order = provium::qemu::load_order(
+        &release,
+        None,
+        &["virtio_pci", "virtio_console"].map(provium::qemu::Wanted::required),
+    );
+    let mut init = "#!/bin/sh\nmkdir -p /proc /sys /dev\nmount -t proc proc /proc\nmount -t sysfs sysfs /sys\n\
+                    mount -t devtmpfs devtmpfs /dev\n"
+        .to_owned();
+    for module in order.unwrap() {
+        std::fs::write(root.join("drivers").join(&module.name), &module.bytes).unwrap();
+        init.push_str(&format!("insmod /drivers/{}\n", module.name));
+    }
+    init.push_str("/provium-agent --serve &\nexec sleep 1000000\n");
+    std::fs::write(root.join("init"), init).unwrap();
+    let pack =
+        format!("chmod 755 init && {{ cat {:?}; find . | cpio -o -H newc --quiet | gzip -1; }} > ../own", guest.initrd);
+    let packed = std::process::Command::new("/bin/sh").args(["-c", &pack]).current_dir(&root).status().unwrap();
+    assert!(packed.success());
+    let test = "test('own', function(t)\n  local vm = provium:vm('v', 'linux'):boot()\n  \
+                t:assert_eq(vm:run('cat /proc/1/comm'):trim(), 'sleep')\n  t:assert_eq(vm:run('ls /.provium'):ok(), false)\n  \
+                t:assert(not vm:read_file('/proc/cmdline'):find('rdinit', 1, true))\nend)\n\
+                test('option', function(t)\n  \
+                local err = t:assert_raises(function() provium:vm('v', 'linux', {hostname = 'h'}):boot() end)\n  \
+                t:assert_contains(err, 'inject_agent')\n  t:assert_contains(err, 'hostname')\nend)\n";
+    std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
+    common::provium(dir.path(), &["test"]).expect(0);
+}
+
+#[test]
+fn an_image_that_should_have_brought_the_agent() {
+    let guest = common::guest();
+    let profile = format!("kernel = {:?}\ninitrd = {:?}\ninject_agent = false\n", guest.kernel, guest.initrd);
+    let test = "test('b', function(t) provium:vm('v', 'linux', {agent_timeout = '8s'}):boot() end)\n";
+    let dir = common::directory(&[("provium.toml", &format!("[profiles.linux]\n{profile}")), ("a.test.lua", test)]);
+    common::provium(dir.path(), &["test"]).expect(1).says(&[
+        "within 8s",
+        "inject_agent = false",
+        "provium-agent --serve",
+    ]);
+}
+
+#[test]
+fn initrds_of_several_parts() {
+    let guest = common::guest();
+    let dir = common::directory(&[("part/etc/part", "second\n")]);
+    let pack = format!(
+        "set -e; (cd part && find . | cpio -o -H newc --quiet) > plain; gzip -dc {0:?} > base; \
+         cat plain {0:?} > plain-gz; gzip -1c plain > gz; xz --check=crc32 -1c base > xz; cat xz gz > xz-gz; \
+         zstd -q -1 base -o zst; cat gz zst > gz-zst; head -c 4096 /dev/zero > zero; cat zero plain zero {0:?} > zeroes",
+        guest.initrd
+    );
+    let packed = std::process::Command::new("/bin/sh").args(["-c", &pack]).current_dir(dir.path()).status().unwrap();
+    assert!(packed.success());
+    let names = ["plain-gz", "xz-gz", "gz-zst", "zeroes"];
+    let profiles: String = names
+        .iter()
+        .map(|name| {
+            format!(
+                "[profiles.{name}]\nkernel = {:?}\nmodules = {:?}\ninitrd = '{name}'\n",
+                guest.kernel, guest.modules
+            )
+        })
+        .collect();
+    let test = "for _, name in ipairs{'plain-gz', 'xz-gz', 'gz-zst', 'zeroes'} do\n  test(name, function(t)\n    \
+                local vm = provium:vm('v', name):boot()\n    t:assert_eq(vm:run('cat /etc/part'):trim(), 'second')\n  end)\nend\n";
+    std::fs::write(dir.path().join("provium.toml"), profiles).unwrap();
+    std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
+    common::provium(dir.path(), &["test"]).expect(0);
+}

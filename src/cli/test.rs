@@ -30,11 +30,9 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     let cwd = session::working_directory()?;
     let project = session::find_project(global, args.paths.first().map(PathBuf::as_path), &cwd)?;
     let selection = args.selection.selection();
-    let files: Vec<TestFile> = project::discover(project.as_deref(), &args.paths, &cwd)
-        .map_err(CommandError::usage)?
-        .into_iter()
-        .filter(|file| selection.selects_file(&file.display))
-        .collect();
+    let mut files = project::discover(project.as_deref(), &args.paths, &cwd).map_err(CommandError::usage)?;
+    let found = files.len();
+    files.retain(|file| selection.selects_file(&file.display));
     if args.output.list {
         let lines: String = files.iter().map(|file| format!("{}\n", file.display)).collect();
         output::print(lines)?;
@@ -81,7 +79,13 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 project: project.clone(),
                 artifacts,
             });
-            run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt)
+            match run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt) {
+                Ok((Exit::NothingSelected, outcome)) => {
+                    (Exit::NothingSelected, Some(nothing_selected(&outcome, files.len(), found)))
+                }
+                Ok((exit, _)) => (exit, None),
+                Err(error) => (error.exit(), Some(error)),
+            }
         }
     };
     sink.end_run(exit.run_status(), exit.code());
@@ -94,16 +98,21 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     }
 }
 
-/// Why nothing ran, where nothing did.
-fn nothing_selected(outcome: &RunOutcome, files: usize) -> CommandError {
-    let message = match files {
-        0 => "no test file is selected".to_owned(),
-        files => format!("no test of {files} file{} is selected", if files == 1 { "" } else { "s" }),
+/// Why nothing ran, where nothing did: of `found` files the selection has `files`.
+fn nothing_selected(outcome: &RunOutcome, files: usize, found: usize) -> CommandError {
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let message = match (files, found) {
+        (0, 0) => "no test file is selected: there is none".to_owned(),
+        (0, found) => {
+            format!("no test file is selected: `--filter` leaves none of the {found} file{} found", plural(found))
+        }
+        (files, _) => format!("no test of {files} file{} is selected", plural(files)),
     };
     let error = CommandError::new(Exit::NothingSelected, message);
-    match (outcome.left_out_as_slow, files) {
+    match (outcome.left_out_as_slow, found) {
         (0, 0) => error.hint("test files are called `*.test.lua`; --allow-empty makes this no error"),
         (0, _) => error.hint("--allow-empty makes this no error"),
+        (1, _) => error.hint("a slow one was left out: --include-slow runs it"),
         (slow, _) => error.hint(format!("{slow} slow ones were left out: --include-slow runs them")),
     }
 }
@@ -121,7 +130,7 @@ fn consumers(global: &GlobalArgs, args: &TestArgs) -> Result<Vec<Box<dyn Consume
         }
         OutputFormat::Json => {
             let err = std::io::stderr();
-            consumers.push(Box::new(JsonLines::new(std::io::stdout())));
+            consumers.push(Box::new(JsonLines::new(output::reserve_stdout()?)));
             consumers.push(Box::new(Terminal::new(options(err.is_terminal()), err)));
         }
     }
@@ -138,7 +147,13 @@ fn realise(finder: &ImageFinder, project: Option<&Project>, files: &[TestFile]) 
         return Ok(());
     }
     let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
-    finder.realise(project, &project::profiles_named_in(project, &paths))
+    let reach = project::profiles_named_in(project, &paths);
+    finder.realise(project, &reach.profiles)?;
+    // Not where all profiles are but a guess: most of them may never be booted.
+    if !reach.guessed {
+        finder.build_ahead(project.profiles.values().filter(|profile| reach.profiles.contains(&profile.name)));
+    }
+    Ok(())
 }
 
 fn machine(args: &TestArgs, finder: &ImageFinder, project: Option<&Project>) -> MachineRequest {
@@ -167,20 +182,15 @@ fn run_files(
     bed: &Testbed,
     sink: &EventSink,
     interrupt: &CancelToken,
-) -> (Exit, Option<CommandError>) {
+) -> Result<(Exit, RunOutcome), CommandError> {
     let plan: Vec<FileJob> =
         files.iter().map(|file| FileJob { file: file.display.clone(), path: file.path.clone() }).collect();
     let roots = project.map(|project| project.roots.clone()).unwrap_or_default();
-    let record = match session::call_record() {
-        Ok(record) => record,
-        Err(error) => return (Exit::Environment, Some(error)),
-    };
+    let record = session::call_record()?;
     let bodies = Files { args, selection, roots: &roots, bed, sink, record };
     let outcome =
         scheduler::run(&plan, args.running.options(), interrupt, sink, |job, context| bodies.run(job, context));
-    let exit = Exit::of_run(&outcome, args.selection.allow_empty);
-    let error = (exit == Exit::NothingSelected).then(|| nothing_selected(&outcome, files.len()));
-    (exit, error)
+    Ok((Exit::of_run(&outcome, args.selection.allow_empty), outcome))
 }
 
 /// What all files of a run share.

@@ -255,6 +255,19 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
     }
 }
 
+/// The agent of an image that brings it and starts it itself, as root, with `/proc`, `/sys` and `/dev` mounted.
+pub fn serve() {
+    let directory = |path: &str| sys::open(path.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY, 0);
+    let (Ok(proc), Ok(sys), Ok(dev)) = (directory("/proc"), directory("/sys"), directory("/dev")) else {
+        return complain("`--serve` needs /proc, /sys and /dev");
+    };
+    let announcements = uevents::open().or_else(|_| uevents::open_watch(&dev)).ok();
+    match (Devices { sys, dev, announcements }).port() {
+        Ok(port) => server::serve(port, Some(Root::new(proc)), server::hello(None, Vec::new())),
+        Err(error) => complain(&format!("the agent's port can't be used: {error}")),
+    }
+}
+
 /// PID 1 without an init: collects whatever ends, for ever.
 fn collect_orphans() -> ! {
     loop {

@@ -25,7 +25,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Entry of the `provium-agent` binary.
 ///
-/// As PID 1 it is the launcher. `--agent …` is what the launcher starts; `--fd N` speaks on an inherited descriptor (for
+/// As PID 1 it is the launcher. `--agent …` is what the launcher starts; `--serve` is for images that bring the agent
+/// themselves; `--fd N` speaks on an inherited descriptor (for
 /// tests on a host).
 pub fn main() {
     if std::process::id() == 1 {
@@ -34,6 +35,7 @@ pub fn main() {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("--agent") => launcher::agent(args),
+        Some("--serve") => launcher::serve(),
         Some("--fd") => match args.next().and_then(|fd| fd.parse::<i32>().ok()) {
             Some(fd) if fd > 2 => {
                 // SAFETY: the caller hands the descriptor over by naming it.
@@ -48,7 +50,8 @@ pub fn main() {
 
 fn usage() {
     eprintln!(
-        "provium-agent runs inside a guest, started by provium; `--fd N` makes it speak on an inherited descriptor"
+        "provium-agent runs inside a guest, started by provium; `--serve` is for an image that starts it itself, `--fd N` \
+         makes it speak on an inherited descriptor"
     );
     std::process::exit(2);
 }

@@ -72,6 +72,15 @@ fn syntax_errors_show_the_line() {
 }
 
 #[test]
+fn other_bytes_than_text_are_told_with_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("provium.toml");
+    std::fs::write(&path, b"[profiles.x]\nkernel = \"\xff\"\n").unwrap();
+    let text = load(&path).unwrap_err().to_string();
+    assert!(text.contains("provium.toml:2:11: expected UTF-8 text"), "{text}");
+}
+
+#[test]
 fn what_is_missing_or_goes_round() {
     assert!(refused("").contains("there is no profile"));
     assert!(refused("[profiles.x]\ncmdline = \"\"\n").contains("the profile `x` has no `kernel`"));

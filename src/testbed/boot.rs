@@ -11,8 +11,10 @@ use super::options::VmOptions;
 use super::running::{ConsoleFiles, ConsolePort, Running};
 use crate::agent_client::{self, AgentError, Hello};
 use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME};
+use crate::foundation::duration::format_duration;
+use crate::foundation::nix_value::Value;
 use crate::foundation::path_error::PathContext;
-use crate::project::{Arch, CmdlineRequest, Profile, effective_cmdline};
+use crate::project::{Arch, CmdlineRequest, Profile, Setting, effective_cmdline};
 use crate::qemu::{End, MachineSpec, QemuProcess};
 use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
 
@@ -90,7 +92,7 @@ pub async fn boot(
     let (agent, hello) = match connected {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => return Err(broken_channel(vm, &running, &error).await),
-        Err(_) => return Err(no_answer(vm, &running, limit)),
+        Err(_) => return Err(no_answer(vm, profile, &running, limit)),
     };
     if let Some(message) = hello.boot_error.clone() {
         return Err(VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() });
@@ -117,8 +119,13 @@ async fn prepare(
 ) -> Result<Prepared, VmError> {
     let (bed, profile, options, images) = (bed.clone(), Arc::clone(profile), options.clone(), images.clone());
     let problem = {
-        let (vm, profile) = (vm.vm.clone(), profile.name.clone());
-        move |key, message: String| VmError::Image { vm: vm.clone(), profile: profile.clone(), key, message }
+        let (bed, vm, profile) = (bed.clone(), vm.vm.clone(), Arc::clone(&profile));
+        move |key, message: String| {
+            let error = VmError::Image { vm: vm.clone(), profile: profile.name.clone(), key, message };
+            let is_nix = |(of, setting): (&str, &Setting<Value>)| of == key && matches!(setting.value, Value::Nix(_));
+            // What Nix made and can't be used is the environment's fault, not the test's.
+            if profile.values().into_iter().any(is_nix) { bed.break_down(error.to_string()) } else { error }
+        }
     };
     let work = {
         let problem = problem.clone();
@@ -147,11 +154,13 @@ async fn prepare(
                 (None, Some(_)) => GuestInit::Default,
                 (None, None) => GuestInit::None,
             };
-            let shared = &bed.shared;
-            let initrd = shared
-                .images
-                .initrd(&shared.settings.agent, &kernel.image, &images, &options, init)
-                .map_err(|(key, error)| problem(key, error.to_string()))?;
+            let (cache, agent) = (&bed.shared.images, &bed.shared.settings.agent);
+            let initrd = if profile.inject_agent {
+                cache.initrd(agent, &kernel.image, &images, &options, init)
+            } else {
+                cache.plain_initrd(&images, &options)
+            };
+            let initrd = initrd.map_err(|(key, error)| problem(key, error.to_string()))?;
             let notice = kernel.notice.map(|reason| {
                 format!("profile `{}`: `fast_boot` boots the kernel as it was given: {reason}", profile.name)
             });
@@ -215,7 +224,15 @@ async fn broken_channel(vm: &VmRef, running: &Running, error: &AgentError) -> Vm
 }
 
 /// The agent did not answer: where the launcher could say why, that is the message.
-fn no_answer(vm: &VmRef, running: &Running, limit: Duration) -> VmError {
+fn no_answer(vm: &VmRef, profile: &Profile, running: &Running, limit: Duration) -> VmError {
+    if !profile.inject_agent {
+        let message = format!(
+            "the agent did not answer within {}\nhint: the profile says `inject_agent = false`, so that the image itself must \
+             start `provium-agent --serve` as root, and have the drivers for virtio-serial",
+            format_duration(limit)
+        );
+        return VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() };
+    }
     let complaint =
         [ConsolePort::Serial, ConsolePort::Virtio].into_iter().find_map(|port| running.launcher_complaint(port));
     match complaint {

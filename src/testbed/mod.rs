@@ -26,6 +26,7 @@ pub use bed::{ImageError, ImageSource, ProfileImages, Testbed, TestbedSettings};
 pub use error::{Death, VmError};
 pub use guest::Guest;
 pub use handles::{HandleGuard, HandleKind, Handles, OpenHandle};
+pub use images::check as check_images;
 pub use options::{BootFile, VmOptions};
 pub use running::ConsolePort;
 pub use scope::Scope;
