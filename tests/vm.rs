@@ -245,3 +245,53 @@ fn initrds_of_several_parts() {
     std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
     common::provium(dir.path(), &["test"]).expect(0);
 }
+
+#[test]
+fn a_root_device_without_an_initrd() {
+    let guest = common::guest();
+    let dir = common::directory(&[("root/etc/name", "on the disk\n")]);
+    // The busybox of the prepared guest, and an init of its own, on a file system of its own.
+    let script = format!(
+        "set -e; cd root; mkdir -p dev proc sys tmp sbin; gzip -dc {:?} | cpio -i -d --quiet 'bin/*'; \
+         printf '#!/bin/sh\\nmount -t proc proc /proc\\necho init is up\\nexec /bin/sleep 1000000\\n' > sbin/real; \
+         chmod 755 sbin/real; ln -s /sbin/real sbin/init; cd ..; truncate -s 32M disk; mkfs.ext4 -q -F -d root disk",
+        guest.initrd
+    );
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
+    let made =
+        std::process::Command::new("/bin/sh").args(["-c", &script]).current_dir(dir.path()).env("PATH", path).status();
+    assert!(made.unwrap().success());
+    let profile = |name: &str, cmdline: &str| {
+        format!(
+            "[profiles.{name}]\nkernel = {:?}\nmodules = {:?}\ncmdline = '{cmdline}'\nqemu_args = ['-drive', \
+             'file={}/disk,format=raw,if=none,id=root,snapshot=on', '-device', 'virtio-blk-pci,drive=root']\n",
+            guest.kernel,
+            guest.modules,
+            dir.path().display()
+        )
+    };
+    let config = [
+        profile("found", "root=/dev/vda rw"),
+        profile("readonly", "root=/dev/vda init=/sbin/real rootfstype=ext4"),
+        profile("missing", "root=/dev/vdz"),
+        profile("noinit", "root=/dev/vda init=/sbin/none"),
+        profile("fstype", "root=/dev/vda rootfstype=xfs"),
+    ];
+    let test = "test('found', function(t)\n  \
+                local vm = provium:vm('v', 'found', {files = {{path = '/etc/made', content = 'x'}}}):boot()\n  \
+                t:assert_eq(vm:run('cat /proc/1/comm'):trim(), 'sleep')\n  \
+                t:assert_eq(vm:read_file('/etc/name'), 'on the disk\\n')\n  t:assert_eq(vm:read_file('/etc/made'), 'x')\n  \
+                t:assert(vm:run('grep \" / ext4 rw\" /proc/mounts'):ok())\n  \
+                t:assert_eq(vm:run('test -e /.provium'):ok(), false)\n  t:assert(vm:run('test -b /dev/vda'):ok())\nend)\n\
+                test('readonly', function(t)\n  local vm = provium:vm('v', 'readonly'):boot()\n  \
+                t:assert(vm:run('grep \" / ext4 ro\" /proc/mounts'):ok())\nend)\n\
+                local function refused(name, ...)\n  local parts = {...}\n  test(name, function(t)\n    \
+                local err = t:assert_raises(function() provium:vm('v', name):boot() end)\n    \
+                for _, part in ipairs(parts) do t:assert_contains(err, part) end\n  end)\nend\n\
+                refused('missing', 'root=/dev/vdz', 'no such device', '`/dev/vda`')\n\
+                refused('noinit', 'root=/dev/vda', '/sbin/none', 'init=')\n\
+                refused('fstype', 'root=/dev/vda', 'mounted')\n";
+    std::fs::write(dir.path().join("provium.toml"), config.concat()).unwrap();
+    std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
+    common::provium(dir.path(), &["test"]).expect(0);
+}

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::ops::Root;
 use super::port::{Devices, complain};
 use super::sys::{self, c_string, check};
-use super::{server, settle, uevents};
+use super::{root_device, server, settle, uevents};
 use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
 
 /// What the agent is started as: systemd spares processes whose name begins so when it switches root.
@@ -38,8 +38,19 @@ fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
             notices.push(format!("module `{module}`: {error}"));
         }
     }
+    if plan.init == GuestInit::None {
+        ordinary_mounts(notices);
+    }
+    let root = match &plan.init {
+        GuestInit::Root(root) => {
+            let proc = in_sight(c"proc", c"/proc").map_err(|error| format!("can't mount proc: {error}"));
+            Some(proc.and_then(|()| root_device::mount(root, &dev, &sys, announcements.as_ref())))
+        }
+        _ => None,
+    };
+    let in_root = matches!(root, Some(Ok(_)));
     for file in &plan.files {
-        if let Err(error) = write_file(file) {
+        if let Err(error) = write_file(file, in_root) {
             notices.push(format!("file `{}`: {error}", file.path));
         }
     }
@@ -49,17 +60,18 @@ fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
             notices.push(format!("host name `{name}`: {error}"));
         }
     }
-    if plan.init == GuestInit::None {
-        ordinary_mounts(notices);
-    }
-    let init = find_init(&plan.init);
+    // Not before the files are there: one of them may be the init.
+    let init = root.map_or_else(|| find_init(&plan.init), |init| init.map(Some));
     let boot_error = init.as_ref().err().cloned();
     let (ended, exec_result) = sys::pipe()?;
     start_agent(&[&proc, &sys, &dev], announcements.as_ref(), &ended, boot_error.as_deref(), notices)?;
     drop((proc, sys, dev, announcements, ended));
     if let Ok(Some(init)) = init {
         remove_traces();
-        let error = exec_init(&init);
+        let error = match if in_root { root_device::enter() } else { Ok(()) } {
+            Ok(()) => exec_init(&init),
+            Err(error) => error,
+        };
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         // The agent waits for this; its own message carries it to the host.
         let _ = sys::write(exec_result.as_fd(), &errno.to_le_bytes());
@@ -88,6 +100,13 @@ fn hidden_mount(kind: &CStr) -> io::Result<OwnedFd> {
     opened
 }
 
+/// A file system where every program expects it, until another root takes its place.
+fn in_sight(kind: &CStr, target: &CStr) -> io::Result<()> {
+    // SAFETY: `target` is a C string. An existing directory is fine.
+    unsafe { libc::mkdir(target.as_ptr(), 0o755) };
+    sys::mount(kind, target, kind, 0)
+}
+
 fn load_module(name: &str) -> io::Result<()> {
     let file = sys::open(format!("{PROVIUM_DIR}/modules/{name}").as_bytes(), libc::O_RDONLY, 0)?;
     // SAFETY: an open file, no parameters, no flags.
@@ -98,9 +117,10 @@ fn load_module(name: &str) -> io::Result<()> {
     }
 }
 
-fn write_file(file: &BootFile) -> io::Result<()> {
+fn write_file(file: &BootFile, in_root: bool) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let path = Path::new(&file.path);
+    let path = if in_root { root_device::inside(&file.path) } else { file.path.clone() };
+    let path = Path::new(&path);
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -119,9 +139,7 @@ fn ordinary_mounts(notices: &mut Vec<String>) {
         (c"tmpfs", c"/tmp"),
     ];
     for (kind, target) in mounts {
-        // SAFETY: `target` is a C string. An existing directory is fine.
-        unsafe { libc::mkdir(target.as_ptr(), 0o755) };
-        if let Err(error) = sys::mount(kind, target, kind, 0) {
+        if let Err(error) = in_sight(kind, target) {
             notices.push(format!("mount of {}: {error}", target.to_string_lossy()));
         }
     }
@@ -133,7 +151,7 @@ fn ordinary_mounts(notices: &mut Vec<String>) {
 /// A sentence that names what is missing.
 fn find_init(init: &GuestInit) -> Result<Option<String>, String> {
     let (path, what) = match init {
-        GuestInit::None => return Ok(None),
+        GuestInit::None | GuestInit::Root(_) => return Ok(None),
         GuestInit::Default => ("/init".to_owned(), "the initrd has no `/init`".to_owned()),
         GuestInit::Named(path) => (path.clone(), format!("`rdinit={path}`: the initrd has no `{path}`")),
     };

@@ -13,6 +13,7 @@ mod ops;
 mod out;
 mod port;
 mod processes;
+mod root_device;
 mod server;
 mod settle;
 mod spawn;

@@ -10,7 +10,7 @@ mod profile;
 mod reach;
 mod resolve;
 
-pub use cmdline::{CmdlineError, CmdlineRequest, EffectiveCmdline, effective_cmdline};
+pub use cmdline::{CmdlineError, CmdlineRequest, EffectiveCmdline, RootWords, effective_cmdline};
 pub use discover::{DiscoverError, TestFile, discover};
 pub use error::{Diagnostic, ProjectError, UnknownProfile};
 pub use find::find_config;

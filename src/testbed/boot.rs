@@ -10,11 +10,11 @@ use super::error::{Death, VmError};
 use super::options::VmOptions;
 use super::running::{ConsoleFiles, ConsolePort, Running};
 use crate::agent_client::{self, AgentError, Hello};
-use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME};
+use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME, RootDevice};
 use crate::foundation::duration::format_duration;
 use crate::foundation::nix_value::Value;
 use crate::foundation::path_error::PathContext;
-use crate::project::{Arch, CmdlineRequest, Profile, Setting, effective_cmdline};
+use crate::project::{Arch, CmdlineRequest, Profile, RootWords, Setting, effective_cmdline};
 use crate::qemu::{End, MachineSpec, QemuProcess};
 use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
 
@@ -152,7 +152,7 @@ async fn prepare(
             let init = match (&cmdline.guest_rdinit, &images.initrd) {
                 (Some(path), _) => GuestInit::Named(path.clone()),
                 (None, Some(_)) => GuestInit::Default,
-                (None, None) => GuestInit::None,
+                (None, None) => cmdline.root.clone().map_or(GuestInit::None, |root| GuestInit::Root(root_device(root))),
             };
             let (cache, agent) = (&bed.shared.images, &bed.shared.settings.agent);
             let initrd = if profile.inject_agent {
@@ -171,6 +171,11 @@ async fn prepare(
         Ok(result) => result,
         Err(error) => Err(problem("kernel", format!("preparing it failed: {error}"))),
     }
+}
+
+fn root_device(words: RootWords) -> RootDevice {
+    let RootWords { device, fs_types, flags, writable, wait, init } = words;
+    RootDevice { device, fs_types, flags, writable, wait, init }
 }
 
 fn console_files(bed: &Testbed, vm: &VmRef) -> Result<ConsoleFiles, VmError> {

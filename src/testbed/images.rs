@@ -110,7 +110,8 @@ impl ImageCache {
         options: &VmOptions,
         guest_init: GuestInit,
     ) -> Result<PathBuf, Problem> {
-        let modules = modules(kernel, images, options).map_err(|error| ("modules", error))?;
+        let modules =
+            modules(kernel, images, options, &drivers_of_root(&guest_init)).map_err(|error| ("modules", error))?;
         let files = options.files.iter().flatten().map(|file| BootFile {
             path: file.path.clone(),
             content: file.content.clone(),
@@ -185,7 +186,22 @@ fn state_of(path: &Path) -> Result<FileState, QemuError> {
     Ok((path.to_owned(), file.len(), file.modified().at("read", path)?))
 }
 
-fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) -> Result<Vec<qemu::Module>, QemuError> {
+/// The drivers that the launcher needs to mount a root device itself, where the kernel has them as modules.
+fn drivers_of_root(init: &GuestInit) -> Vec<String> {
+    let GuestInit::Root(root) = init else { return Vec::new() };
+    let disks = ["virtio_blk", "virtio_scsi", "sd_mod", "nvme", "ext4"].map(str::to_owned);
+    let of_kind = |kind: &String| {
+        if kind == "9p" { vec!["9pnet_virtio".to_owned(), "9p".to_owned()] } else { vec![kind.clone()] }
+    };
+    disks.into_iter().chain(root.fs_types.iter().flat_map(of_kind)).collect()
+}
+
+fn modules(
+    kernel: &KernelImage,
+    images: &ProfileImages,
+    options: &VmOptions,
+    of_root: &[String],
+) -> Result<Vec<qemu::Module>, QemuError> {
     let asked: Vec<&str> = options.load_modules.iter().flatten().map(String::as_str).collect();
     let Some(directory) = &images.modules else {
         return match asked.first() {
@@ -197,7 +213,7 @@ fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) ->
     };
     let release = kernel.release.as_deref();
     let directory = release_directory(directory, release)?;
-    let harness = DRIVERS.into_iter().chain(WELCOME).map(Wanted::optional);
+    let harness = DRIVERS.into_iter().chain(WELCOME).chain(of_root.iter().map(String::as_str)).map(Wanted::optional);
     let wanted: Vec<Wanted> = harness.chain(asked.into_iter().map(Wanted::required)).collect();
     load_order(&directory, release, &wanted)
 }
