@@ -34,9 +34,7 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     let found = files.len();
     files.retain(|file| selection.selects_file(&file.display));
     if args.output.list {
-        let lines: String = files.iter().map(|file| format!("{}\n", file.display)).collect();
-        output::print(lines)?;
-        return Ok(if files.is_empty() && !args.selection.allow_empty { Exit::NothingSelected } else { Exit::Success });
+        return list(&files, args.selection.allow_empty);
     }
     let directory = project.as_ref().map_or(cwd.clone(), |project| project.directory.clone());
     let nix_options = session::nix_options(global, &directory, args.running.no_build)?;
@@ -55,17 +53,11 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     let cancel = Cancel::new();
     let on_signal = cancel.clone();
     scheduler::watch_signals(interrupt.clone(), move |_| on_signal.cancel())?;
-    sink.emit(EventKind::RunStarted(RunStarted {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        qemu: None,
-        accelerator: None,
-        host: host_info(),
-        config: project.as_ref().map(|project| project.config.display().to_string()),
-    }));
+    sink.emit(run_started(project.as_deref()));
     let finder = Arc::new(ImageFinder::new(directory, nix_options, sink.clone(), cancel));
-    let (exit, error) = match realise(&finder, project.as_deref(), &files) {
-        Err(_) if interrupt.is_cancelled() => (Exit::Interrupted, None),
-        Err(message) => (Exit::Environment, Some(CommandError::environment(message))),
+    let ended = match realise(&finder, project.as_deref(), &files) {
+        Err(_) if interrupt.is_cancelled() => Ok(Exit::Interrupted),
+        Err(message) => Err(CommandError::environment(message)),
         Ok(()) => {
             let bed = Testbed::new(TestbedSettings {
                 runtime: runtime.handle().clone(),
@@ -79,23 +71,35 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 project: project.clone(),
                 artifacts,
             });
-            match run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt) {
-                Ok((Exit::NothingSelected, outcome)) => {
-                    (Exit::NothingSelected, Some(nothing_selected(&outcome, files.len(), found)))
-                }
-                Ok((exit, _)) => (exit, None),
-                Err(error) => (error.exit(), Some(error)),
-            }
+            run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt).and_then(
+                |(exit, outcome)| {
+                    let empty = exit == Exit::NothingSelected;
+                    if empty { Err(nothing_selected(&outcome, files.len(), found)) } else { Ok(exit) }
+                },
+            )
         }
     };
+    let exit = ended.as_ref().map_or_else(CommandError::exit, |exit| *exit);
     sink.end_run(exit.run_status(), exit.code());
-    drop(finder);
-    drop(runtime_dir);
+    drop((finder, runtime_dir));
     sink.finish()?;
-    match error {
-        Some(error) => Err(error),
-        None => Ok(exit),
-    }
+    ended
+}
+
+/// QEMU and the accelerator are told once they are chosen: at the first boot.
+fn run_started(project: Option<&Project>) -> EventKind {
+    EventKind::RunStarted(RunStarted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        qemu: None,
+        accelerator: None,
+        host: host_info(),
+        config: project.map(|project| project.config.display().to_string()),
+    })
+}
+
+fn list(files: &[TestFile], allow_empty: bool) -> Result<Exit, CommandError> {
+    output::print(files.iter().map(|file| format!("{}\n", file.display)).collect::<String>())?;
+    Ok(if files.is_empty() && !allow_empty { Exit::NothingSelected } else { Exit::Success })
 }
 
 /// Why nothing ran, where nothing did: of `found` files the selection has `files`.
