@@ -243,7 +243,7 @@ fn initrds_of_several_parts() {
                 local vm = provium:vm('v', name):boot()\n    t:assert_eq(vm:run('cat /etc/part'):trim(), 'second')\n  end)\nend\n";
     std::fs::write(dir.path().join("provium.toml"), profiles).unwrap();
     std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
-    common::provium(dir.path(), &["test"]).expect(0);
+    common::provium(dir.path(), &["test", "--timeout", "20m"]).expect(0);
 }
 
 #[test]
@@ -293,5 +293,6 @@ fn a_root_device_without_an_initrd() {
                 refused('fstype', 'root=/dev/vda', 'mounted')\n";
     std::fs::write(dir.path().join("provium.toml"), config.concat()).unwrap();
     std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
-    common::provium(dir.path(), &["test"]).expect(0);
+    // Five boots are long on a busy machine.
+    common::provium(dir.path(), &["test", "--timeout", "20m"]).expect(0);
 }
