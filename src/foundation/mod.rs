@@ -7,6 +7,8 @@ pub mod digest;
 #[cfg(feature = "host")]
 pub mod duration;
 #[cfg(feature = "host")]
+pub mod group_guard;
+#[cfg(feature = "host")]
 pub mod nix_value;
 #[cfg(feature = "host")]
 pub mod path_error;
