@@ -83,6 +83,11 @@ test("a static program is the whole guest", function(t)
   t:assert_eq(vm:run({"/init", "echo"}, {user = "1000:1000"}).stdout, "\n")
 end)
 
+test("a systemd that sleeps is waited for until it listens", function(t)
+  local vm = provium:vm("v", "bare-systemd"):boot()
+  t:assert_eq(vm:read_file("/run/systemd/private"), "")
+end)
+
 test("an initrd in each compression", function(t)
   for _, ending in ipairs{"gz", "bz2", "lzma", "xz", "lzo", "lz4", "zst"} do
     local vm = provium:vm(ending, "bare-" .. ending):boot()
