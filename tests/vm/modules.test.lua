@@ -3,7 +3,8 @@
 local function provoke(t, vm, word, report)
   vm:run("dmesg -c"):assert_ok()
   vm:run("echo " .. word .. " > /proc/provoke", {timeout = "60s"})
-  wait_until(function() return vm:run("dmesg").stdout:find(report, 1, true) end, {desc = word .. ": " .. report})
+  wait_until(function() return vm:run("dmesg").stdout:find(report, 1, true) end,
+    {desc = word .. ": " .. report, timeout = "60s"})
 end
 
 local function comes_with_what_it_needs(t, profile)
@@ -18,7 +19,7 @@ end
 
 test("a module that is not there", function(t)
   local err = t:assert_raises(function() provium:vm("v", "linux", {load_modules = {"helo"}}):boot() end)
-  t:assert_contains(err, "no module `helo`")
+  t:assert_contains(err, "module `helo`")
 end)
 
 local function reports(t, profile)

@@ -6,7 +6,7 @@ local function raises(t, vm, fn, ...)
 end
 
 local function console(t, vm, words)
-  wait_until(function() return vm:console():read_log():find(words, 1, true) end, {desc = words})
+  wait_until(function() return vm:console():read_log():find(words, 1, true) end, {desc = words, timeout = "60s"})
 end
 
 test("init has mounted nothing", function(t)

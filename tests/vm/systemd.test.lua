@@ -20,7 +20,8 @@ end)
 
 test("a service that fails is seen to", function(t)
   vm:run("systemctl start failing"):assert_ok()
-  wait_until(function() return vm:run("systemctl is-failed failing"):ok() end, {desc = "failing.service is failed"})
+  wait_until(function() return vm:run("systemctl is-failed failing"):ok() end,
+    {desc = "failing.service is failed", timeout = "60s"})
   t:assert_contains(vm:run("systemctl status failing").stdout, "status=3")
   t:assert_contains(vm:run("journalctl -b -u failing").stdout, "this one fails")
   vm:run("systemctl reset-failed"):assert_ok()
