@@ -7,7 +7,8 @@ mod common;
 #[track_caller]
 fn passes(name: &str) {
     let dir = common::suite(&[name]);
-    common::provium(dir.path(), &["test"]).expect(0);
+    // All three run at once, beside whatever else the machine does.
+    common::provium(dir.path(), &["test", "--timeout", "15m"]).expect(0);
     assert_eq!(common::qemu_processes(&dir.path().to_string_lossy()), Vec::<String>::new());
 }
 

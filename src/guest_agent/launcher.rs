@@ -8,7 +8,7 @@ use std::path::Path;
 use super::ops::Root;
 use super::port::{Devices, complain};
 use super::sys::{self, c_string, check};
-use super::{root_device, server, settle, uevents};
+use super::{oom, root_device, server, settle, uevents};
 use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
 
 /// What the agent is started as: systemd spares processes whose name begins so when it switches root.
@@ -251,7 +251,7 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
         return complain("the launcher passed no descriptors");
     };
     let mut boot_error = args.next().filter(|text| !text.is_empty());
-    let notices: Vec<String> = args.collect();
+    let mut notices: Vec<String> = args.collect();
     let own = |fd: RawFd| {
         // SAFETY: the launcher left each of these open for this program alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -262,6 +262,9 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
     let devices =
         Devices { sys: own(sys), dev: own(dev), announcements: (announcements >= 0).then(|| own(announcements)) };
     let proc = own(proc);
+    if let Err(error) = oom::spare(&proc) {
+        notices.push(format!("the agent can't be spared when the guest runs out of memory: {error}"));
+    }
     let mut errno = [0; 4];
     // The pipe ends without a word when init was executed, or when there is none to execute.
     if boot_error.is_none() && sys::read(own(exec_result).as_fd(), &mut errno).is_ok_and(|count| count == 4) {

@@ -11,6 +11,7 @@ mod input;
 mod interrupt;
 mod launcher;
 mod modules;
+mod oom;
 mod ops;
 mod out;
 mod paths;

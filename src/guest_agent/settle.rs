@@ -5,6 +5,9 @@
 //! `SCHED_IDLE` runs on a CPU when nothing else wants it. It then looks whether any process of the guest is at work (running,
 //! or in an uninterruptible wait such as that of `mount`); where one is, it goes back behind it. A guest whose processes all
 //! sleep is at rest: its init waits for a child, a descriptor or a signal.
+//!
+//! systemd sleeps on its way, too: newer ones ask the console for its size and wait for an answer. It is ready for a test when
+//! it listens for `systemctl`.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,15 +19,20 @@ use super::sys::{self, c_string};
 
 /// An init that is at work longer is a system that boots for long: its own services say when they are ready.
 const LONGEST: Duration = Duration::from_secs(10);
+/// The same for a systemd that does not listen yet: without that no service of its can be asked for anything.
+const LONGEST_SYSTEMD: Duration = Duration::from_secs(25);
 /// How long an idle CPU is left alone while another one works, in milliseconds: a mount in the guest ends the wait.
 const PAUSE_MS: i32 = 1;
 
-/// Returns once the guest's processes sleep, at the latest after ten seconds. `proc` is a mounted `/proc`.
+/// Returns once the guest's processes sleep, and a systemd listens; at the latest after `LONGEST`, or `LONGEST_SYSTEMD`.
+/// `proc` is a mounted `/proc`.
 pub fn wait(proc: &OwnedFd) {
     let Ok(mounts) = sys::openat(proc.as_raw_fd(), c"1/mounts", libc::O_RDONLY, 0) else { return };
     set_class(libc::SCHED_IDLE);
     let begun = Instant::now();
-    while begun.elapsed() < LONGEST && is_at_work(proc) {
+    while begun.elapsed() < LONGEST && is_at_work(proc)
+        || begun.elapsed() < LONGEST_SYSTEMD && is_systemd_on_its_way(proc)
+    {
         use std::os::fd::AsFd;
         // A failure only means no pause.
         let _ = sys::poll_one(mounts.as_fd(), libc::POLLPRI, PAUSE_MS);
@@ -47,6 +55,17 @@ fn is_at_work(proc: &OwnedFd) -> bool {
         .filter_map(|name| name.parse::<u32>().ok())
         .filter(|pid| *pid == 1 || *pid > own)
         .any(|pid| state_of(proc, pid).is_some_and(|(state, parent)| parent != 2 && matches!(state, 'R' | 'D')))
+}
+
+/// Whether PID 1 is a systemd that does not listen for requests yet.
+fn is_systemd_on_its_way(proc: &OwnedFd) -> bool {
+    let mut target = [0_u8; 4096];
+    // SAFETY: the pointer and length are those of `target`, the path is a C string.
+    let length =
+        unsafe { libc::readlinkat(proc.as_raw_fd(), c"1/exe".as_ptr(), target.as_mut_ptr().cast(), target.len()) };
+    let program = usize::try_from(length).ok().and_then(|length| target.get(..length)).unwrap_or_default();
+    program.ends_with(b"/systemd")
+        && sys::openat(proc.as_raw_fd(), c"1/root/run/systemd/private", libc::O_PATH, 0).is_err()
 }
 
 /// State and parent of a process, as `/proc/<pid>/stat` tells (proc_pid_stat(5)).

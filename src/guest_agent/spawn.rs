@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
 
+use super::oom;
 use super::sys::{c_string, check};
 use super::users::User;
 
@@ -133,6 +134,7 @@ fn prepare_and_exec(plan: &Plan) -> (Stage, i32) {
     // SAFETY: plain system calls on data that `spawn` prepared and keeps alive.
     unsafe {
         libc::setsid();
+        oom::count_again();
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {

@@ -6,7 +6,7 @@ local function raises(t, vm, fn, ...)
 end
 
 local function console(t, vm, words)
-  wait_until(function() return vm:console():read_log():find(words, 1, true) end, {desc = words})
+  wait_until(function() return vm:console():read_log():find(words, 1, true) end, {desc = words, timeout = "60s"})
 end
 
 test("init has mounted nothing", function(t)
@@ -83,12 +83,30 @@ test("a static program is the whole guest", function(t)
   t:assert_eq(vm:run({"/init", "echo"}, {user = "1000:1000"}).stdout, "\n")
 end)
 
-test("an initrd in each compression", function(t)
+test("a systemd that sleeps is waited for until it listens", function(t)
+  local vm = provium:vm("v", "bare-systemd"):boot()
+  t:assert_eq(vm:read_file("/run/systemd/private"), "")
+end)
+
+local function each_compression(t)
   for _, ending in ipairs{"gz", "bz2", "lzma", "xz", "lzo", "lz4", "zst"} do
     local vm = provium:vm(ending, "bare-" .. ending):boot()
     t:assert_eq(vm:run({"/init", "echo", ending}).stdout, ending .. "\n")
     vm:shutdown()
   end
+end
+
+-- The guest's init could still bring the driver, so the agent's time is waited for to its end: the other branch uses it.
+local function no_driver(t)
+  local vm = provium:vm("no-driver", "no-driver", {agent_timeout = "30s"})
+  local err = t:assert_raises(function() vm:boot() end)
+  for _, part in ipairs{"vm `no-driver`", "no virtio-serial port", "CONFIG_VIRTIO_CONSOLE=y", "`modules`"} do
+    t:assert_contains(err, part)
+  end
+end
+
+test("an initrd in each compression; a kernel without a driver for the agent's port", function(t)
+  parallel(function() each_compression(t) end, function() no_driver(t) end)
 end)
 
 test("an initrd of many parts", function(t)
@@ -120,4 +138,24 @@ end)
 test("an init that panics", function(t)
   local err = t:assert_raises(function() provium:vm("v", "panics"):boot() end)
   t:assert_contains(err, "sysrq triggered crash")
+end)
+
+test("a kernel without a serial port speaks on hvc0", function(t)
+  local vm = provium:vm("v", "no-serial"):boot()
+  vm:run("echo words on the console > /dev/console"):assert_ok()
+  local err = t:assert_raises(function() vm:run("echo c > /proc/sysrq-trigger; sleep 1000") end)
+  t:assert_contains(err, "sysrq triggered crash")
+  t:assert_contains(err, "| [")
+  t:assert_contains(err, "Kernel Offset: ")
+end)
+
+test("the agent outlives a guest without memory", function(t)
+  local vm = provium:vm("v", "linux", {memory = "160M"}):boot()
+  t:assert_eq(vm:run("cat /proc/self/oom_score_adj"):trim(), "0")
+  t:assert_eq(vm:run("cat /proc/$(pidof @provium-agent)/oom_score_adj"):assert_ok():trim(), "-1000")
+  -- Memory of files is nobody's, so the kernel finds the writer small. Its end frees the file with its mount namespace.
+  local fill = "mount -t tmpfs -o size=100% tmpfs /mnt && exec dd if=/dev/zero of=/mnt/x bs=64k"
+  local r = vm:run({"unshare", "-m", "sh", "-c", fill})
+  t:assert_eq({r.status, r.signal}, {"signalled", 9})
+  t:assert_contains(vm:run("dmesg"):assert_ok().stdout, "Out of memory: Killed process")
 end)

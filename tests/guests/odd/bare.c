@@ -1,7 +1,8 @@
 /*
  * A guest that is this one program: no shell, no directory but those that the kernel itself makes.
  *
- * As PID 1 it says on the console that it is up, and collects orphans. Started otherwise it does what its arguments say:
+ * As PID 1 it says on the console that it is up, and collects orphans. As a PID 1 called `systemd` it sleeps before that, and
+ * then makes the file at which the real systemd listens. Started otherwise it does what its arguments say:
  *
  *     bare echo WORD…      writes the words
  *     bare exit NUMBER     ends with this code
@@ -9,9 +10,11 @@
  *     bare sleep           until it is killed
  */
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +26,15 @@ static int as_init(void)
 		if (wait(NULL) < 0)
 			pause();
 	}
+}
+
+/* Asleep, but not ready: how a systemd looks that waits for a console's answer. */
+static void become_ready(void)
+{
+	sleep(1);
+	mkdir("/run", 0755);
+	mkdir("/run/systemd", 0755);
+	close(open("/run/systemd/private", O_CREAT | O_WRONLY, 0600));
 }
 
 static int copy(void)
@@ -41,6 +53,8 @@ int main(int argc, char **argv)
 {
 	const char *act = argc > 1 ? argv[1] : "";
 
+	if (getpid() == 1 && !strcmp(argv[0], "/systemd"))
+		become_ready();
 	if (getpid() == 1)
 		return as_init();
 	if (!strcmp(act, "echo")) {
