@@ -18,15 +18,15 @@ use crate::agent_protocol::{DATA_CHUNK, DATA_WINDOW, OpError, OpReply, OpenReque
 /// What one read of a pipe or device can give at most, in bytes.
 const LARGEST_READ: u64 = 16 * 1024 * 1024;
 /// After how many bytes the host gets a receipt.
-const RECEIPT: usize = DATA_WINDOW / 4;
+const RECEIPT: usize = DATA_WINDOW / 8;
 
 /// Vectors that were filled from the channel once and can be again: making new ones costs as much as filling them.
 #[derive(Default)]
 pub struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
-    /// How many are kept: as many as the host sends ahead.
-    const KEPT: usize = DATA_WINDOW / DATA_CHUNK;
+    /// How many are kept.
+    const KEPT: usize = 4;
 
     /// One of them, whatever is in it; else a new one.
     pub fn take(&self) -> Vec<u8> {
@@ -53,7 +53,7 @@ pub struct Pace {
 
 impl Pace {
     /// How long the I/O thread waits: what blocks the ops thread for longer must not keep it from reading.
-    const PATIENCE: Duration = Duration::from_millis(5);
+    const PATIENCE: Duration = Duration::from_millis(20);
 
     /// The ops thread is about to be given a piece.
     pub fn begin(&self) {
