@@ -1,12 +1,15 @@
 //! How fast files move between host and guest, as ratios measured in one run: `cargo bench --bench transfer`.
 //!
-//! - `vm:write_file` of 64 MiB ÷ the same bytes through a raw virtio-serial port, host to guest
-//! - `vm:read_file` of 64 MiB ÷ the same bytes through a raw virtio-serial port, guest to host
+//! 64 MiB go through `vm:write_file` and `vm:read_file`, and through a raw virtio-serial port: a second port of the same
+//! virtio-serial device in the same VM, behind the same kind of channel (a socket) as the agent's. A thread of this program
+//! is at its host end. At its guest end is `dd`, with the block size that suits the driver: it hands out a page for a read,
+//! and takes up to 32 KiB for a write. Two comparisons are made each way:
 //!
-//! The raw port is a second port of the same virtio-serial device in the same VM, behind the same kind of channel (a socket) as
-//! the agent's. A thread of this program is at its host end; at its guest end `dd` reads to `/dev/null` and writes from
-//! `/dev/zero`, with the block size that suits the driver: it hands out a page for a read, and takes up to 32 KiB for a write.
-//! Harness and raw port take turns, so that a machine whose speed drifts does not decide the ratio.
+//! - the channel alone: neither side stores anything, the bytes end in the guest's `/dev/null` (or, raw, come from `/dev/zero`)
+//! - a file: the harness writes and reads a file in the guest's memory, which costs the guest about as much as the channel
+//!   does. It is set against `dd` doing the same with the raw port, and against the raw channel alone.
+//!
+//! All take turns, and ratios are made round by round, so that a machine whose speed drifts does not decide them.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that can't measure has nothing else to do")]
 
@@ -39,11 +42,18 @@ local vm = provium:vm("v", "linux"):boot()
 local data = ("0123456789abcdef"):rep(SIZE * 65536)
 local port = [[for p in /sys/class/virtio-ports/*; do [ "$(cat $p/name)" = raw ] && exec 3<>/dev/${p##*/}; done; ]]
 local function raw(command) vm:run(port .. command):assert_ok() end
+local go = "printf g >&3; dd bs=4k count=" .. SIZE * 256 .. " <&3 2>/dev/null "
+local function test_both(name, round, ours, theirs)
+  test(name .. " " .. round, ours)
+  test("raw " .. name .. " " .. round, function() raw(theirs) end)
+end
 for round = 1, ROUNDS do
-  test("write " .. round, function() vm:write_file("/tmp/data", data) end)
-  test("raw write " .. round, function() raw("printf g >&3; dd bs=4k count=" .. SIZE * 256 .. " <&3 >/dev/null 2>&1") end)
-  test("read " .. round, function(t) t:assert(#vm:read_file("/tmp/data") == #data) end)
-  test("raw read " .. round, function() raw("dd if=/dev/zero bs=32k count=" .. SIZE * 32 .. " 2>/dev/null >&3") end)
+  test_both("write to null", round, function() vm:write_file("/dev/null", data) end, go .. ">/dev/null")
+  test_both("write", round, function() vm:write_file("/tmp/a" .. round, data) end, go .. ">/tmp/b" .. round)
+  test_both("read", round, function(t) t:assert(#vm:read_file("/tmp/a" .. round) == #data) end,
+    "dd if=/tmp/b" .. round .. " bs=32k 2>/dev/null >&3")
+  test("raw read of nothing " .. round, function() raw("dd if=/dev/zero bs=32k count=" .. SIZE * 32 .. " 2>/dev/null >&3") end)
+  test("again " .. round, function() vm:unlink("/tmp/a" .. round) vm:unlink("/tmp/b" .. round) end)
 end
 "#;
 
@@ -56,7 +66,14 @@ fn main() {
     let run = common::provium(dir.path(), &["test", "--qemu", "./qemu", "--format", "json"]);
     run.expect(0);
     let events = run.events();
-    for (harness, raw) in [("write", "raw write"), ("read", "raw read")] {
+    let comparisons = [
+        ("write_file to /dev/null ÷ raw channel", "write to null", "raw write to null"),
+        ("write_file ÷ raw channel", "write", "raw write to null"),
+        ("write_file ÷ raw channel into a file", "write", "raw write"),
+        ("read_file ÷ raw channel", "read", "raw read of nothing"),
+        ("read_file ÷ raw channel from a file", "read", "raw read"),
+    ];
+    for (what, harness, raw) in comparisons {
         let seconds =
             |what: &str, round| common::test_done(&events, &format!("{what} {round}"))["duration"].as_f64().unwrap();
         let of_rounds = |value: &dyn Fn(usize) -> f64| {
@@ -67,7 +84,7 @@ fn main() {
         #[expect(clippy::cast_precision_loss, reason = "a few MiB")]
         let speed = |what| SIZE as f64 / of_rounds(&|round| seconds(what, round));
         println!(
-            "{harness}_file ÷ raw channel: {:.2} (target ≥ 0.5; {:.1} and {:.1} MiB/s, medians of {ROUNDS})",
+            "{what}: {:.2} (target ≥ 0.5; {:.1} and {:.1} MiB/s, medians of {ROUNDS})",
             of_rounds(&|round| seconds(raw, round) / seconds(harness, round)),
             speed(harness),
             speed(raw),

@@ -27,6 +27,6 @@ pub const CHUNK: usize = 64 * 1024;
 /// Largest piece of a file's content in one frame, in bytes.
 pub const DATA_CHUNK: usize = 256 * 1024;
 /// How much of a file's content may be under way before the guest has written it, in bytes.
-pub const DATA_WINDOW: usize = 1024 * 1024;
+pub const DATA_WINDOW: usize = 4 * 1024 * 1024;
 /// How much of a process's standard input may be under way before the guest has passed it on, in bytes.
 pub const STDIN_WINDOW: usize = 256 * 1024;

@@ -6,6 +6,7 @@
 //! processes (`ops`).
 
 mod buffers;
+mod content;
 mod files;
 mod input;
 mod interrupt;

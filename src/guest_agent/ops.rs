@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::files::{self, Buffers, Pace, Target, Writing};
+use super::content::{Buffers, Pace};
+use super::files::{self, Target, Writing};
 use super::interrupt::{Interrupts, Working};
 use super::modules::{self, Loading};
 use super::out::{Out, refusal};

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel as queue};
 
-use super::files::{Buffers, Pace};
+use super::content::{Buffers, Pace};
 use super::interrupt::Interrupts;
 use super::ops::{self, Root, Shared};
 use super::out::Out;
