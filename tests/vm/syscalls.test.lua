@@ -234,6 +234,23 @@ test("a batch is done in order, and a failure stays its own", function(t)
   t:assert_contains(t:assert_raises(function() kept:run("true") end), "over")
 end)
 
+test("a status that a test's own wait collects is missed, not waited for", function(t)
+  local p = vm:run_async("exec sleep 1000")
+  -- WNOWAIT is not set: the call takes the status before the agent sees it, or ECHILD tells that the agent was first.
+  local call = vm:syscall_async("wait4", {args = {p:pid(), 0, 0, 0}, bufs = {("\0"):rep(4)}, ptrs = {1}})
+  t:assert_raises(function() call:await("200ms") end)
+  p:kill("KILL")
+  local r = call:await()
+  local ok, value = pcall(p.wait, p)
+  if ok then
+    t:assert_eq({value.signal, r.errno}, {9, 10})
+  else
+    t:assert_eq(r.ret, p:pid())
+    t:assert_contains(value, "collected its status")
+  end
+  t:assert_neq(p:status(), "running")
+end)
+
 test("files in a batch", function(t)
   local data = ("0123456789"):rep(300000)
   local results = vm:batch(function(b)
