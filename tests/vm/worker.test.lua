@@ -36,7 +36,7 @@ test("errors", function(t)
   t:assert_contains(t:assert_raises(function() w:ioctl("x") end), "worker:ioctl")
   t:assert_contains(t:assert_raises(function() w:kill("zebra") end), "worker:kill")
   for _, op in ipairs{"read_file", "write_file", "stat"} do
-    t:assert_contains(t:assert_raises(function() w[op](w, "/no/such/file", "") end), "ENOENT")
+    t:assert_match(t:assert_raises(function() w[op](w, "/no/such/file", "") end), "vm `w`: worker: " .. op .. ": .*ENOENT")
   end
   t:assert_contains(t:assert_raises(function() w:open_file("/no/such", {read = true}) end), "ENOENT")
   t:assert_contains(t:assert_raises(function() w:read_file() end), "worker:read_file")
