@@ -134,7 +134,7 @@ end)
 test("64 MiB of standard input into a slow reader stay with the host", {timeout = "5m"}, function(t)
   local agent = vm:syscall("getpid").ret
   local function resident()
-    return tonumber(vm:read_file("/proc/" .. agent .. "/status"):match("VmRSS:%s+(%d+)"))
+    return tonumber(vm:read_file("/proc/" .. agent .. "/status"):match("RssAnon:%s+(%d+)"))
   end
   local before = resident()
   local data = ("0123456789abcde\n"):rep(4 * 1024 * 1024)
@@ -213,8 +213,8 @@ local function leaves_nothing(t, count)
     return {
       descriptors = #vm:run("ls /proc/" .. agent .. "/fd"):lines(),
       zombies = vm:run("ps -o stat | grep -c '^Z'"):trim(),
-      agent = tonumber(vm:read_file("/proc/" .. agent .. "/status"):match("VmRSS:%s+(%d+)")),
-      host = tonumber(io.open("/proc/self/status"):read("a"):match("VmRSS:%s+(%d+)")),
+      agent = tonumber(vm:read_file("/proc/" .. agent .. "/status"):match("RssAnon:%s+(%d+)")),
+      host = tonumber(io.open("/proc/self/status"):read("a"):match("RssAnon:%s+(%d+)")),
     }
   end
   for _ = 1, 100 do vm:run("true") end
