@@ -97,17 +97,17 @@ async fn ten_thousand_runs_leave_nothing() {
     };
     run(500).await;
     let (descriptors, memory, own) =
-        (agent.descriptors(), agent.status("VmRSS"), status_of(std::process::id(), "VmRSS"));
+        (agent.descriptors(), agent.status("RssAnon"), status_of(std::process::id(), "RssAnon"));
     run(10_000).await;
     assert_eq!(agent.descriptors(), descriptors);
     assert_eq!(agent.children(), "");
     let grown = |now: u64, before: u64| now.saturating_sub(before);
     assert!(
-        grown(agent.status("VmRSS"), memory) < 256,
+        grown(agent.status("RssAnon"), memory) < 256,
         "the agent grew from {memory} KiB to {}",
-        agent.status("VmRSS")
+        agent.status("RssAnon")
     );
-    let now = status_of(std::process::id(), "VmRSS");
+    let now = status_of(std::process::id(), "RssAnon");
     assert!(grown(now, own) < 8192, "the host's end grew from {own} KiB to {now}");
 }
 
@@ -115,7 +115,7 @@ async fn ten_thousand_runs_leave_nothing() {
 async fn input_that_nobody_reads_stays_with_the_host() {
     let _alone = MEMORY.lock().await;
     let agent = Agent::start().await;
-    let before = agent.status("VmRSS");
+    let before = agent.status("RssAnon");
     let data: Vec<u8> = (0..64 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let client = agent.client.clone();
     let dir = tempfile::tempdir().unwrap();
@@ -128,7 +128,7 @@ async fn input_that_nobody_reads_stays_with_the_host() {
     for _ in 0..50 {
         agent.client.run(argv(&["true"])).await.unwrap();
     }
-    assert!(agent.status("VmRSS") - before < 2048, "{} KiB, {before} before", agent.status("VmRSS"));
+    assert!(agent.status("RssAnon") - before < 2048, "{} KiB, {before} before", agent.status("RssAnon"));
     std::fs::write(&gate, "go\n").unwrap();
     assert_eq!(running.await.unwrap().unwrap().status, RunStatus::Exited(0));
     assert!(std::fs::read(dir.path().join("out")).unwrap() == data, "the bytes differ");

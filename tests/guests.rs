@@ -18,6 +18,11 @@ fn odd_guests() {
 }
 
 #[test]
+fn workers_in_odd_guests() {
+    passes("odd_workers.test.lua");
+}
+
+#[test]
 fn systemd() {
     passes("systemd.test.lua");
 }

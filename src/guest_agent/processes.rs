@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::input::{Fed, Input};
-use super::out::Out;
+use super::out::{Out, refusal};
 use super::sys;
 use super::watchers::watch;
 use crate::agent_protocol::{CHUNK, ProcessStatus, ToHost};
@@ -295,21 +295,10 @@ impl Processes {
             let mut table = self.table();
             for (request, process) in table.iter_mut() {
                 let Process { pid: Some(pid), ended: false, .. } = process else { continue };
-                let mut status = 0;
-                // SAFETY: `status` is an int to be filled; the child is ours and not collected yet.
-                if unsafe { libc::waitpid(*pid, &raw mut status, libc::WNOHANG) } != *pid {
-                    continue;
-                }
+                let Some(end) = end_of(*pid, process) else { continue };
                 process.ended = true;
                 process.stdin.close();
-                let took = process.started.map(|started| started.elapsed()).unwrap_or_default();
-                let status = match (process.timed_out, libc::WIFSIGNALED(status)) {
-                    (true, true) => ProcessStatus::TimedOut,
-                    (_, true) => ProcessStatus::Signalled(libc::WTERMSIG(status)),
-                    (_, false) => ProcessStatus::Exited(libc::WEXITSTATUS(status)),
-                };
-                let duration_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-                done.push((*request, ToHost::Exited { status, duration_ns }));
+                done.push((*request, end));
             }
         }
         for (request, exited) in done {
@@ -363,6 +352,28 @@ impl Processes {
         }
         next.map_or(-1, |left| i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX))
     }
+}
+
+/// How a process ended, once it has: what the host is told.
+fn end_of(pid: libc::pid_t, process: &Process) -> Option<ToHost> {
+    let mut status = 0;
+    // SAFETY: `status` is an int to be filled; the child is ours and not collected yet by this thread.
+    match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+        0 => return None,
+        -1 => {
+            let error = io::Error::last_os_error();
+            let detail = "a system call of the test has collected its status";
+            return Some(ToHost::Failed(refusal("run", format!("process {pid}").as_bytes(), &error, detail)));
+        }
+        _ => {}
+    }
+    let took = process.started.map(|started| started.elapsed()).unwrap_or_default();
+    let status = match (process.timed_out, libc::WIFSIGNALED(status)) {
+        (true, true) => ProcessStatus::TimedOut,
+        (_, true) => ProcessStatus::Signalled(libc::WTERMSIG(status)),
+        (_, false) => ProcessStatus::Exited(libc::WEXITSTATUS(status)),
+    };
+    Some(ToHost::Exited { status, duration_ns: u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) })
 }
 
 /// One piece from a pipe; empty where there is none now; `None` (and the pipe is closed) at its end.

@@ -166,5 +166,6 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     let class = records(class, "batch:rename", |_, _, mut args| vm_files::rename(guest(&mut args)?, args))?;
     let class = records(class, "batch:syscall", syscalls::syscall)?;
     let class = records(class, "batch:ioctl", syscalls::ioctl)?;
+    let class = records(class, "batch:read_mem", syscalls::read_mem_or_fail)?;
     class.store(CLASS)
 }

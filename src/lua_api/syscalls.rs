@@ -14,8 +14,9 @@ use super::guest_object::guest;
 use super::place;
 use super::render::short;
 use super::vm_files::{FdOrFile, fd_or_file};
+use crate::agent_protocol::{errno_name, errno_text};
 use crate::foundation::suggest;
-use crate::testbed::{IoctlArgument, IoctlRequest, Nested, SyscallOutcome, SyscallRequest};
+use crate::testbed::{Guest, IoctlArgument, IoctlRequest, Nested, SyscallOutcome, SyscallRequest};
 
 /// How much all buffers of a call may hold together, in bytes: they travel in one message.
 const LARGEST_BUFFERS: usize = 15 * 1024 * 1024;
@@ -353,18 +354,7 @@ pub fn read_mem(
     _: &Rc<FileState>,
     mut args: Args,
 ) -> Result<impl Future<Output = Result<MultiValue, ApiError>> + use<>, ApiError> {
-    let guest = guest(&mut args)?;
-    let address = args.word("addr")?;
-    let count = args.next();
-    let count = match &count {
-        Value::Integer(number) if u64::try_from(*number).is_ok_and(|number| number <= LARGEST_READ) => {
-            number.unsigned_abs()
-        }
-        other => {
-            let expected = format!("a number of bytes up to {} MiB", LARGEST_READ / (1024 * 1024));
-            return Err(args.wrong("n", &expected, other));
-        }
-    };
+    let (guest, address, count) = memory(&mut args)?;
     let lua = lua.clone();
     Ok(async move {
         Ok(match guest.read_mem(address, count).await? {
@@ -372,4 +362,42 @@ pub fn read_mem(
             Err(errno) => MultiValue::from_iter([Value::Nil, Value::Integer(errno.into())]),
         })
     })
+}
+
+/// `read_mem` in a batch, where a fault is the entry's error.
+///
+/// # Errors
+/// A bad argument; a fault, a dead guest.
+pub fn read_mem_or_fail(
+    lua: &Lua,
+    _: &Rc<FileState>,
+    mut args: Args,
+) -> Result<impl Future<Output = Result<mlua::LuaString, ApiError>> + use<>, ApiError> {
+    let (guest, address, count) = memory(&mut args)?;
+    let lua = lua.clone();
+    Ok(async move {
+        match guest.read_mem(address, count).await? {
+            Ok(bytes) => Ok(lua.create_string(bytes)?),
+            Err(errno) => {
+                let (name, text) = (errno_name(errno), errno_text(errno));
+                Err(ApiError::new(format!("vm `{}`: read_mem: `{address:#x}`: {name} ({text})", guest.name())))
+            }
+        }
+    })
+}
+
+/// Decodes `(addr, n)`.
+fn memory(args: &mut Args) -> Result<(Guest, u64, u64), ApiError> {
+    let guest = guest(args)?;
+    let address = args.word("addr")?;
+    let count = args.next();
+    match &count {
+        Value::Integer(number) if u64::try_from(*number).is_ok_and(|number| number <= LARGEST_READ) => {
+            Ok((guest, address, number.unsigned_abs()))
+        }
+        other => {
+            let expected = format!("a number of bytes up to {} MiB", LARGEST_READ / (1024 * 1024));
+            Err(args.wrong("n", &expected, other))
+        }
+    }
 }

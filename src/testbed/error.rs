@@ -134,6 +134,13 @@ pub enum VmError {
         /// The file and why.
         source: PathError,
     },
+    /// A worker refused an operation.
+    WorkerAgent {
+        /// The VM.
+        vm: String,
+        /// The cause: operation, path or program, errno.
+        source: AgentError,
+    },
     /// A worker is gone.
     Worker {
         /// The VM.
@@ -199,6 +206,7 @@ impl fmt::Display for VmError {
             Self::HostFile { vm, op, source } => {
                 write!(f, "vm `{vm}`: {op}: on the host: `{}`: {}", source.path.display(), errno_of(&source.source))
             }
+            Self::WorkerAgent { vm, source } => write!(f, "vm `{vm}`: worker: {source}"),
             Self::Worker { vm, op, why } => write!(f, "vm `{vm}`: worker: {op}: {why}"),
             Self::Process { vm, op, command, why } => write!(f, "vm `{vm}`: {op}: `{command}`: {why}"),
             Self::File(source) => source.fmt(f),

@@ -63,7 +63,7 @@ impl Guest {
             self.vm.op(op, async |_| Ok(worker.act(async |agent| act(self.turned(agent)).await).await)).await?;
         match result {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(VmError::Agent { vm: self.name(), source }),
+            Ok(Err(source)) => Err(self.refused(source)),
             Err(why) => match worker.lost_guest() {
                 Some(lost) => {
                     let outside = Self::new(Arc::clone(&self.vm));
@@ -71,6 +71,14 @@ impl Guest {
                 }
                 None => Err(VmError::Worker { vm: self.name(), op, why }),
             },
+        }
+    }
+
+    /// The error for what the agent, or the worker, refused.
+    pub(super) fn refused(&self, source: AgentError) -> VmError {
+        match self.worker {
+            None => VmError::Agent { vm: self.name(), source },
+            Some(_) => VmError::WorkerAgent { vm: self.name(), source },
         }
     }
 

@@ -312,7 +312,7 @@ impl Process {
     fn broken_pipe(&self, op: &str) -> VmError {
         let subject = self.command.clone();
         let error = OpError { op: op.to_owned(), subject, errno: EPIPE, detail: String::new() };
-        VmError::Agent { vm: self.guest.name(), source: AgentError::Op(error) }
+        self.guest.refused(AgentError::Op(error))
     }
 
     /// False when nobody reads.

@@ -134,7 +134,7 @@ end)
 test("64 MiB of standard input into a slow reader stay with the host", {timeout = "5m"}, function(t)
   local agent = vm:syscall("getpid").ret
   local function resident()
-    return tonumber(vm:read_file("/proc/" .. agent .. "/status"):match("VmRSS:%s+(%d+)"))
+    return tonumber(vm:read_file("/proc/" .. agent .. "/status"):match("RssAnon:%s+(%d+)"))
   end
   local before = resident()
   local data = ("0123456789abcde\n"):rep(4 * 1024 * 1024)
@@ -204,6 +204,32 @@ test("a hundred processes at once mix nothing", {timeout = "5m"}, function(t)
     t:assert_eq(table.concat(stream:drain()), r.stderr)
   end
 end)
+
+-- Nothing may be left of `count` programs: in the agent, in the guest, on the host.
+local function leaves_nothing(t, count)
+  local agent = vm:syscall("getpid").ret
+  local function measure()
+    collectgarbage()
+    return {
+      descriptors = #vm:run("ls /proc/" .. agent .. "/fd"):lines(),
+      zombies = vm:run("ps -o stat | grep -c '^Z'"):trim(),
+      agent = tonumber(vm:read_file("/proc/" .. agent .. "/status"):match("RssAnon:%s+(%d+)")),
+      host = tonumber(io.open("/proc/self/status"):read("a"):match("RssAnon:%s+(%d+)")),
+    }
+  end
+  for _ = 1, 100 do vm:run("true") end
+  local before = measure()
+  for _ = 1, count do t:assert_eq(vm:run("true").exit_code, 0) end
+  local after = measure()
+  t:log(json.encode({before, after}))
+  t:assert_eq({after.descriptors, after.zombies}, {before.descriptors, before.zombies})
+  t:assert(after.agent - before.agent < 256, "the agent grew")
+  t:assert(after.host - before.host < 8192, "the host's end grew")
+end
+
+test("a thousand programs leave nothing", {timeout = "5m"}, function(t) leaves_nothing(t, 1000) end)
+
+test("ten thousand programs leave nothing", {slow = true, timeout = "60m"}, function(t) leaves_nothing(t, 10000) end)
 
 test("more output than is kept", {timeout = "5m"}, function(t)
   local p = vm:run_async("cat /dev/zero")

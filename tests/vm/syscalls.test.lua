@@ -155,6 +155,13 @@ test("memory of the agent", function(t)
   t:assert_eq(vm:read_mem(address, 0), "")
   t:assert_contains(t:assert_raises(function() vm:read_mem(address, -1) end), "`n`")
   t:assert_contains(t:assert_raises(function() vm:read_mem("x", 1) end), "addr")
+  local results = vm:batch(function(b)
+    b:read_mem(address, 10)
+    b:read_mem(8, 8)
+  end)
+  t:assert_eq(results[1].ok, all:sub(1, 10))
+  t:assert_eq(results[2], {err = "vm `s`: read_mem: `0x8`: EFAULT (bad address)"})
+  t:assert_contains(t:assert_raises(function() vm:batch(function(b) b:read_mem(1, "x") end) end), "batch:read_mem")
   vm:syscall("munmap", address, size + 4096)
   vm:syscall("close", fd)
 end)
@@ -232,6 +239,23 @@ test("a batch is done in order, and a failure stays its own", function(t)
   local kept
   vm:batch(function(b) kept = b end)
   t:assert_contains(t:assert_raises(function() kept:run("true") end), "over")
+end)
+
+test("a status that a test's own wait collects is missed, not waited for", function(t)
+  local p = vm:run_async("exec sleep 1000")
+  -- WNOWAIT is not set: the call takes the status before the agent sees it, or ECHILD tells that the agent was first.
+  local call = vm:syscall_async("wait4", {args = {p:pid(), 0, 0, 0}, bufs = {("\0"):rep(4)}, ptrs = {1}})
+  t:assert_raises(function() call:await("200ms") end)
+  p:kill("KILL")
+  local r = call:await()
+  local ok, value = pcall(p.wait, p)
+  if ok then
+    t:assert_eq({value.signal, r.errno}, {9, 10})
+  else
+    t:assert_eq(r.ret, p:pid())
+    t:assert_contains(value, "collected its status")
+  end
+  t:assert_neq(p:status(), "running")
 end)
 
 test("files in a batch", function(t)

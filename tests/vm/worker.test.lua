@@ -36,7 +36,7 @@ test("errors", function(t)
   t:assert_contains(t:assert_raises(function() w:ioctl("x") end), "worker:ioctl")
   t:assert_contains(t:assert_raises(function() w:kill("zebra") end), "worker:kill")
   for _, op in ipairs{"read_file", "write_file", "stat"} do
-    t:assert_contains(t:assert_raises(function() w[op](w, "/no/such/file", "") end), "ENOENT")
+    t:assert_match(t:assert_raises(function() w[op](w, "/no/such/file", "") end), "vm `w`: worker: " .. op .. ": .*ENOENT")
   end
   t:assert_contains(t:assert_raises(function() w:open_file("/no/such", {read = true}) end), "ENOENT")
   t:assert_contains(t:assert_raises(function() w:read_file() end), "worker:read_file")
@@ -68,6 +68,21 @@ test("identity, directory, descriptors and namespaces are its own", function(t)
   t:assert_eq(w:syscall("setresuid", 1000, 1000, 1000).ret, 0)
   t:assert_eq({w:run("id -u"):trim(), vm:run("id -u"):trim()}, {"1000", "0"})
   t:assert_eq(w:syscall("setresuid", 0, 0, 0).errno, 1)
+end)
+
+test("a PID namespace and a root of its own", function(t)
+  local w = vm:spawn_worker()
+  t:assert_eq(w:syscall("unshare", 0x20000000).ret, 0) -- CLONE_NEWPID
+  t:assert_eq(w:run("echo $$"):trim(), "1")
+  local x = vm:spawn_worker()
+  vm:run("mkdir -p /tmp/jail/bin && cp /bin/busybox /tmp/jail/bin/sh"):assert_ok()
+  vm:write_file("/tmp/jail/only-here", "")
+  t:assert_eq(x:syscall("unshare", 0x20000).ret, 0) -- CLONE_NEWNS
+  t:assert_eq(x:syscall("chroot", {bufs = {"/tmp/jail\0"}, ptrs = {0}}).ret, 0)
+  t:assert_eq(x:syscall("chdir", {bufs = {"/\0"}, ptrs = {0}}).ret, 0)
+  t:assert_eq(x:stat("/only-here").size, 0)
+  t:assert_eq(x:run("echo /*").stdout, "/bin /only-here\n")
+  t:assert(vm:exists("/etc/passwd"))
 end)
 
 test("join waits and gives the worst exit code", function(t)
