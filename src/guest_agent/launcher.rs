@@ -80,13 +80,21 @@ fn refuse(refused: &mut Option<String>, what: &str, name: &str, error: &io::Erro
 }
 
 fn load_modules(plan: &BootPlan, refused: &mut Option<String>, notices: &mut Vec<String>) {
+    let short = |module: &str| module.trim_end_matches(".ko").to_owned();
+    // A module that lacks one before it fails with ENOENT: the one before it tells more.
+    let mut before: Option<(String, io::Error)> = None;
     for module in &plan.modules {
-        match load_module(module) {
-            Ok(()) => {}
-            Err(error) if plan.required.contains(module) => {
-                refuse(refused, "load_modules", module.trim_end_matches(".ko"), &error);
+        let Err(error) = load_module(module) else { continue };
+        if !plan.required.contains(module) {
+            notices.push(format!("module `{module}`: {error}"));
+            before = Some((short(module), error));
+            continue;
+        }
+        match before.take() {
+            Some((first, cause)) if error.raw_os_error() == Some(libc::ENOENT) => {
+                refuse(refused, "load_modules", &first, &cause);
             }
-            Err(error) => notices.push(format!("module `{module}`: {error}")),
+            _ => refuse(refused, "load_modules", &short(module), &error),
         }
     }
 }

@@ -66,7 +66,7 @@ end)
 
 test("bad options say what is wrong, and repeat it", function(t)
   for _, case in ipairs({
-    {{memory = "1K"}, "`memory`: expected 16 MiB at least, found \"1K\""},
+    {{memory = "1K"}, "`memory`: expected 16M at least, found \"1K\""},
     {{memory = -1}, "the negative number -1"},
     {{memory = "much"}, "much"},
     {{cpus = 0}, "option `cpus`: expected a whole number from 1 to 255, found 0"},
@@ -98,7 +98,13 @@ end)
 test("what can't be done before init fails the boot", function(t)
   local vm = provium:vm("v", "linux", {files = {{path = "/etc", content = "x"}}})
   t:assert_contains(t:assert_raises(function() vm:boot() end), "boot: files: `/etc`: EISDIR (is a directory)")
-  vm:boot({files = {}, load_modules = {"intel_rapl_msr"}})
+  -- Drivers for another hypervisor: the second needs the first.
+  for _, name in ipairs({"hv_vmbus", "hv_utils"}) do
+    t:assert_contains(t:assert_raises(function() vm:boot({files = {}, load_modules = {name}}) end),
+      "boot: load_modules: `hv_vmbus`: ENODEV (no such device)")
+  end
+  vm:boot({load_modules = {"pvpanic-pci"}})
+  t:assert_contains(vm:read_file("/proc/modules"), "pvpanic_pci")
 end)
 
 test("the guest's random numbers are the seed's", function(t)
