@@ -31,3 +31,13 @@ fn systemd() {
 fn modules_and_kernel_reports() {
     passes("modules.test.lua");
 }
+
+#[test]
+fn the_machine() {
+    passes("machine.test.lua");
+}
+
+#[test]
+fn consoles() {
+    passes("console.test.lua");
+}

@@ -63,3 +63,67 @@ test("an unknown profile names the nearest", function(t)
   t:assert_contains(err, "linus")
   t:assert_contains(err, "did you mean `linux`?")
 end)
+
+test("bad options say what is wrong, and repeat it", function(t)
+  for _, case in ipairs({
+    {{memory = "1K"}, "`memory`: expected 16M at least, found \"1K\""},
+    {{memory = -1}, "the negative number -1"},
+    {{memory = "much"}, "much"},
+    {{cpus = 0}, "option `cpus`: expected a whole number from 1 to 255, found 0"},
+    {{cpus = 1.5}, "found 1.5"},
+    {{agent_timeout = 0}, "option `agent_timeout`: expected a time above 0"},
+    {{agent_timeout = "soon"}, "soon"},
+    {{rng_seed = -1}, "option `rng_seed`: expected a whole number from 0"},
+    {{rng_seed = "x"}, "found \"x\""},
+    {{initial_time = -5}, "option `initial_time`: expected a whole number from 0"},
+    {{hostname = ""}, "`hostname`: expected 1 to 64 bytes without white space, found \"\""},
+    {{hostname = ("h"):rep(65)}, "hhhh"},
+    {{hostname = "two words"}, "two words"},
+    {{files = {{path = "relative", content = ""}}}, "expected an absolute path, found `relative`"},
+    {{files = {{path = "/x"}}}, "an entry has no `content`"},
+    {{files = {{path = "/x", content = "", mode = 65536}}}, "65536"},
+    {{load_modules = {{}}}, "entry 1: expected a string"},
+    {{kernel_cmdline_append = 7}, "option `kernel_cmdline_append`: expected a string, found 7"},
+    {{memroy = 1}, "unknown option `memroy`\nhint: did you mean `memory`?"},
+  }) do
+    t:assert_contains(t:assert_raises(function() provium:vm("bad", "linux", case[1]) end), case[2])
+  end
+  local vm = provium:vm("v", "linux")
+  t:assert_contains(t:assert_raises(function() vm:boot({cpus = 1000}) end), "found 1000")
+  t:assert_contains(t:assert_raises(function() vm:boot({kernel_cmdline_append = ("a"):rep(3000)}) end), "the kernel reads 2047 at most")
+  t:assert_contains(t:assert_raises(function() vm:boot({kernel_cmdline_append = "", load_modules = {"no_such_module"}}) end),
+    "no_such_module")
+end)
+
+test("what can't be done before init fails the boot", function(t)
+  local vm = provium:vm("v", "linux", {files = {{path = "/etc", content = "x"}}})
+  t:assert_contains(t:assert_raises(function() vm:boot() end), "boot: files: `/etc`: EISDIR (is a directory)")
+  -- Drivers for another hypervisor: the second needs the first.
+  for _, name in ipairs({"hv_vmbus", "hv_utils"}) do
+    t:assert_contains(t:assert_raises(function() vm:boot({files = {}, load_modules = {name}}) end),
+      "boot: load_modules: `hv_vmbus`: ENODEV (no such device)")
+  end
+  vm:boot({load_modules = {"pvpanic-pci"}})
+  t:assert_contains(vm:read_file("/proc/modules"), "pvpanic_pci")
+end)
+
+test("the guest's random numbers are the seed's", function(t)
+  local function first(seed)
+    local vm = provium:vm("seed" .. #provium:vm_names(), "linux", {rng_seed = seed}):boot()
+    return vm:run("head -c 32 /dev/hwrng | xxd -p"):assert_ok().stdout
+  end
+  local seven = first(7)
+  t:assert_eq(#seven, 66)
+  t:assert_eq(first(7), seven)
+  t:assert_neq(first(8), seven)
+end)
+
+test("the guest's clock begins where it is told", function(t)
+  local vm = provium:vm("v", "linux", {initial_time = 1000000000}):boot()
+  local now = tonumber(vm:run("date +%s"):trim())
+  t:assert(now >= 1000000000 and now < 1000000000 + 600, "it is " .. now)
+  vm:shutdown()
+  vm:boot({initial_time = 4102444800})
+  now = tonumber(vm:run("date +%s"):trim())
+  t:assert(now >= 4102444800 and now < 4102444800 + 600, "it is " .. now)
+end)
