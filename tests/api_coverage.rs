@@ -4,7 +4,6 @@
 //! ignored test here on what was noted.
 
 #![cfg(feature = "host")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 
