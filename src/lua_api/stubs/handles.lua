@@ -46,11 +46,11 @@ local process = {}
 function process:wait(timeout) end
 
 ---Signals its process group.
----@param sig? integer|string Default TERM; a name with or without `SIG`, in any case.
+---@param sig? integer|string Default TERM; a name with or without `SIG`, in upper or lower case.
 function process:kill(sig) end
 
 ---Signals its process group.
----@param sig integer|string A number, or a name with or without `SIG`, in any case.
+---@param sig integer|string A number, or a name with or without `SIG`, in upper or lower case.
 function process:signal(sig) end
 
 ---Its process id in the guest.

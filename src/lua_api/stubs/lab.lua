@@ -12,7 +12,7 @@
 
 ---A lab owns VMs and sub-labs; `lab.NAME` looks one up and is nil where there is none.
 ---@class provium.Lab
----@field [string] provium.VM|provium.Lab|nil
+---@field [string] provium.VM|provium.Lab nil where there is none of this name.
 local lab = {}
 
 ---Creates a VM (state `created`), or looks one up where no profile is given.
@@ -86,12 +86,14 @@ function lab:barrier(name, count, timeout) end
 ---@param fmt string
 ---@param ... string|number
 ---@return string
+---@overload fun(fmt: string, ...: string|number): string
 function lab:pack(fmt, ...) end
 
 ---Lua's `string.unpack`; also `provium.unpack(…)`.
 ---@param fmt string
 ---@param s string
----@return string|number ...
+---@return any ... Strings and numbers, as `fmt` says.
+---@overload fun(fmt: string, s: string): any
 function lab:unpack(fmt, s) end
 
 ---The file's own lab.

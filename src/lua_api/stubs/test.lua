@@ -5,7 +5,7 @@
 ---@class provium.Test
 ---@field name string The name it was registered with.
 ---@field meta provium.Meta Its metadata; an empty table where it has none.
----@field profile? string The profile that `meta.profiles` runs it with.
+---@field profile string The profile that `meta.profiles` runs it with; nil without that.
 local t = {}
 
 ---Fails unless `cond` is true; returns it.
