@@ -211,7 +211,16 @@ fn the_types_are_there() {
             assert!(!a_type || defined.contains(format!("provium.{name}").as_str()), "`{name}` is not defined: {line}");
         }
     }
-    let values = ["a any", "b any", "needle any", "value any", "error any", "@return any error", "@return any ... Strings", "s: string): any"];
+    let values = [
+        "a any",
+        "b any",
+        "needle any",
+        "value any",
+        "error any",
+        "@return any error",
+        "@return any ... Strings",
+        "s: string): any",
+    ];
     let loose: Vec<&str> = all
         .lines()
         .filter(|line| line.starts_with("---@") && line.split(|c: char| !c.is_alphanumeric()).any(|word| word == "any"))

@@ -165,3 +165,31 @@ proptest! {
         }
     }
 }
+
+/// `docs/agent-protocol.md` has each kind of message under its number and name, and no other.
+#[test]
+fn the_documentation_has_every_kind() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/agent-protocol.md")).unwrap();
+    let rows: Vec<(u8, &str)> = page
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            Some((cells.next()?.parse().ok()?, cells.next()?))
+        })
+        .collect();
+    let source = include_str!("message.rs");
+    let kinds: Vec<(u8, &str)> = source
+        .lines()
+        .filter_map(|line| {
+            let (variant, put) = line.trim().strip_prefix("Self::")?.split_once("=> put(out, request, ")?;
+            let name = variant.split(['(', ' ']).next()?;
+            Some((put.split(',').next()?.parse().ok()?, name))
+        })
+        .collect();
+    assert_eq!(kinds.len(), 39);
+    assert_eq!(rows, kinds);
+    assert!(
+        page.starts_with(&format!("# The agent's protocol\n\nVersion {}.", crate::agent_protocol::PROTOCOL_VERSION))
+    );
+    assert!(page.contains(&format!("at most {} MiB", LARGEST_PAYLOAD >> 20)));
+}
