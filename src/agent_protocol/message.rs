@@ -385,3 +385,7 @@ impl ToHost {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "properties.rs"]
+mod properties;
