@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::error::AgentError;
 use super::turn::{Ticket, Turn};
@@ -27,6 +27,8 @@ struct Shared {
     waiting: Mutex<Waiting>,
     next: AtomicU32,
     frames: mpsc::Sender<Vec<u8>>,
+    /// Stops both tasks: a guest that was given up is neither listened to nor waited for.
+    over: watch::Sender<bool>,
     hello: Hello,
     /// Where what nobody waits for is sent from.
     runtime: tokio::runtime::Handle,
@@ -42,6 +44,8 @@ impl Shared {
         let mut waiting = self.waiting();
         waiting.ended.get_or_insert(why);
         waiting.requests.clear();
+        drop(waiting);
+        self.over.send_replace(true);
     }
 
     /// Sends a message that has no answer, or one that nobody waits for.
@@ -108,12 +112,20 @@ where
     let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
     let runtime = tokio::runtime::Handle::current();
     let next = AtomicU32::new(1);
-    let shared = Arc::new(Shared { waiting, next, frames, hello: hello.clone(), runtime });
-    tokio::spawn(read(reader, decoder, Arc::clone(&shared)));
-    tokio::spawn(write(writer, queue, Arc::downgrade(&shared)));
+    let shared = Arc::new(Shared { waiting, next, frames, over: watch::Sender::new(false), hello: hello.clone(), runtime });
+    tokio::spawn(until_over(shared.over.subscribe(), read(reader, decoder, Arc::clone(&shared))));
+    tokio::spawn(until_over(shared.over.subscribe(), write(writer, queue, Arc::downgrade(&shared))));
     let client = AgentClient { shared, turn: None };
     client.ping().await?;
     Ok((client, hello))
+}
+
+/// Does `work` until it is done or the connection is over.
+async fn until_over(mut over: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = over.wait_for(|over| *over) => {}
+    }
 }
 
 async fn next_message(

@@ -5,6 +5,8 @@
 
 mod connection;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod files;
 mod kernel;
 mod processes;

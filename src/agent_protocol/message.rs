@@ -384,7 +384,7 @@ impl ToHost {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(crate) mod tests;
 
 #[cfg(test)]
 #[path = "properties.rs"]

@@ -1,0 +1,116 @@
+//! Fuzzing of the host's end: a guest that says anything at all ends the connection with an error at worst.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+
+use super::*;
+use crate::agent_protocol::{Hello, Op, PROTOCOL_VERSION, ToHost, golden_to_host};
+use crate::foundation::fuzzing::{self, Random};
+
+#[test]
+fn the_host_s_end_survives_any_guest() {
+    fuzzing::in_a_child("agent_client::fuzz::target");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn hello(random: &mut Random) -> Hello {
+    let golden = golden_to_host().into_iter().find_map(|(message, _)| match message {
+        ToHost::Hello(hello) => Some(hello),
+        _ => None,
+    });
+    let version = if random.one_in(20) { 1 } else { PROTOCOL_VERSION };
+    Hello { version, ..golden.unwrap() }
+}
+
+#[test]
+#[ignore = "the fuzz target: runs in a process of its own"]
+fn target() {
+    fuzzing::begin();
+    let runtime = runtime();
+    let count = fuzzing::rounds(|random| runtime.block_on(round(random)));
+    println!("{count} rounds");
+}
+
+async fn round(mut random: Random) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let guest = tokio::spawn(guest(theirs, Random::new(random.next())));
+    if let Ok((client, _)) = connect(ours).await {
+        ask(&client, &mut random).await;
+    }
+    guest.await.unwrap();
+}
+
+/// All requests at once; each ends in one way or the other.
+async fn ask(client: &AgentClient, random: &mut Random) {
+    let stdin = (!random.one_in(3)).then(|| vec![0; random.below(300_000)]);
+    let spec = RunSpec { stdin, timeout: Some(Duration::from_secs(1)), ..RunSpec::default() };
+    let data = vec![1; random.below(200_000)];
+    let given_up = tokio::time::timeout(Duration::from_millis(1), client.read_file(b"/given/up"));
+    let _ = tokio::join!(
+        client.run(spec),
+        client.read_file(b"/a"),
+        client.write_file(b"/b", &data, None),
+        client.op(Op::GetClock),
+        client.op(Op::Exists(b"/c".to_vec())),
+        client.run(RunSpec::default()),
+        given_up,
+        client.poweroff(),
+    );
+}
+
+/// A guest that begins well, most of the time, and then says what it likes.
+async fn guest(stream: UnixStream, mut random: Random) {
+    let (mut reader, mut writer) = stream.into_split();
+    let reads = !random.one_in(4);
+    let listening = tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        while reads && reader.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+        reader
+    });
+    let mut bytes = Vec::new();
+    if !random.one_in(10) {
+        ToHost::Hello(hello(&mut random)).encode(0, &mut bytes);
+        if !random.one_in(10) {
+            ToHost::Pong.encode(1, &mut bytes);
+        }
+    }
+    if random.one_in(10) {
+        random.damage(&mut bytes);
+    }
+    let _ = babble(&mut writer, bytes, &mut random).await;
+    drop(writer);
+    listening.abort();
+}
+
+async fn babble(writer: &mut OwnedWriteHalf, mut bytes: Vec<u8>, random: &mut Random) -> std::io::Result<()> {
+    let golden = golden_to_host();
+    for _ in 0..random.below(200) {
+        let start = bytes.len();
+        let request = u32::try_from(random.below(12)).unwrap_or_default();
+        match random.below(12) {
+            0 => bytes.extend(random.bytes()),
+            1 => ToHost::Data(random.bytes()).encode(request, &mut bytes),
+            2 => ToHost::Stdout(random.bytes()).encode(request, &mut bytes),
+            _ => random.pick(&golden).0.encode(request, &mut bytes),
+        }
+        if random.one_in(30) {
+            let mut damaged = bytes.split_off(start);
+            random.damage(&mut damaged);
+            bytes.extend(damaged);
+        }
+        if random.one_in(5) {
+            // In pieces of any size.
+            let rest = bytes.split_off(random.below(bytes.len() + 1));
+            writer.write_all(&bytes).await?;
+            bytes = rest;
+            tokio::task::yield_now().await;
+        }
+    }
+    writer.write_all(&bytes).await
+}
