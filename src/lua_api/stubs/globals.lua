@@ -78,5 +78,7 @@ function json.decode(text) end
 function json.array(values) end
 
 ---The file's root lab.
----@type provium.RootLab
+---@class provium.RootLab: provium.Lab
+---@field timeout provium.Duration The limit of each test of this file that sets none itself; nil for the command's.
+---@field reset_between_tests boolean Whether file-scope VMs are reset to a snapshot between tests; needs snapshots.
 provium = {}

@@ -96,6 +96,6 @@ function lab:pack(fmt, ...) end
 ---@overload fun(fmt: string, s: string): any
 function lab:unpack(fmt, s) end
 
----The file's own lab.
----@class provium.RootLab: provium.Lab
----@field timeout? provium.Duration The limit of each test of this file that sets none itself.
+---Names a host file that this file's tests depend on.
+---@param path string Relative to the calling Lua file.
+function lab:depends_on_file(path) end
