@@ -112,7 +112,8 @@ where
     let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
     let runtime = tokio::runtime::Handle::current();
     let next = AtomicU32::new(1);
-    let shared = Arc::new(Shared { waiting, next, frames, over: watch::Sender::new(false), hello: hello.clone(), runtime });
+    let shared =
+        Arc::new(Shared { waiting, next, frames, over: watch::Sender::new(false), hello: hello.clone(), runtime });
     tokio::spawn(until_over(shared.over.subscribe(), read(reader, decoder, Arc::clone(&shared))));
     tokio::spawn(until_over(shared.over.subscribe(), write(writer, queue, Arc::downgrade(&shared))));
     let client = AgentClient { shared, turn: None };

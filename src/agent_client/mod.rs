@@ -5,9 +5,9 @@
 
 mod connection;
 mod error;
+mod files;
 #[cfg(test)]
 mod fuzz;
-mod files;
 mod kernel;
 mod processes;
 mod requests;

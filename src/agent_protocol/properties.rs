@@ -68,6 +68,7 @@ fn op() -> impl Strategy<Value = Op> {
         any::<i64>().prop_map(Op::SetClock),
         any::<String>().prop_map(Op::UnloadModule),
         Just(Op::WatchPowerButton),
+        any::<(Bytes, Bytes)>().prop_map(|(target, path)| Op::Symlink { target, path }),
     ]
 }
 

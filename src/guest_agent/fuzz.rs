@@ -30,7 +30,7 @@ fn harmless(jobs: Receiver<(u32, ToGuest)>, shared: Arc<Shared>, _: Option<Root>
         let refused = || OpError { op: "o".to_owned(), subject: String::new(), errno: 1, detail: String::new() };
         match message {
             ToGuest::Run(_) => {
-                if let Err(error) = shared.processes.start(request, None, || Err(refused())) {
+                if let Err(error) = shared.processes.start(request, None, Some(&shared.out), || Err(refused())) {
                     shared.out.fail(request, error);
                 }
             }
