@@ -59,6 +59,10 @@ function vm:power_button(opts) end
 ---@return provium.VM
 function vm:wakeup() end
 
+---Stops the guest at once, as when the plug is pulled.
+---@return provium.VM
+function vm:power_cut() end
+
 ---Waits for the guest to go down by itself; tells how it did.
 ---@param timeout? provium.Duration
 ---@return "shutdown"|"reset"|"panic"
