@@ -57,22 +57,20 @@ fn main() {
     run.expect(0);
     let events = run.events();
     for (harness, raw) in [("write", "raw write"), ("read", "raw read")] {
-        let median = |what: &str| {
-            let name = |round| format!("{what} {round}");
-            let mut all: Vec<f64> = (1..=ROUNDS)
-                .map(|round| common::test_done(&events, &name(round))["duration"].as_f64().unwrap())
-                .collect();
+        let seconds =
+            |what: &str, round| common::test_done(&events, &format!("{what} {round}"))["duration"].as_f64().unwrap();
+        let of_rounds = |value: &dyn Fn(usize) -> f64| {
+            let mut all: Vec<f64> = (1..=ROUNDS).map(value).collect();
             all.sort_by(f64::total_cmp);
             all[ROUNDS / 2]
         };
-        let (ours, theirs) = (median(harness), median(raw));
         #[expect(clippy::cast_precision_loss, reason = "a few MiB")]
-        let speed = |seconds: f64| SIZE as f64 / seconds;
+        let speed = |what| SIZE as f64 / of_rounds(&|round| seconds(what, round));
         println!(
-            "{harness}_file ÷ raw channel: {:.2} (target ≥ 0.5; {:.1} ÷ {:.1} MiB/s, medians of {ROUNDS})",
-            theirs / ours,
-            speed(ours),
-            speed(theirs),
+            "{harness}_file ÷ raw channel: {:.2} (target ≥ 0.5; {:.1} and {:.1} MiB/s, medians of {ROUNDS})",
+            of_rounds(&|round| seconds(raw, round) / seconds(harness, round)),
+            speed(harness),
+            speed(raw),
         );
     }
 }

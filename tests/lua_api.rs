@@ -153,3 +153,172 @@ fn attachments_are_kept_with_the_report() {
     let run = common::provium(dir.path(), &["test", "--artifacts", "a.test.lua/out"]);
     run.expect(2).says(&["can't create `a.test.lua/out`"]);
 }
+
+fn steps(done: &serde_json::Value) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    done["steps"].as_array().into_iter().flatten().map(|step| (text(&step["name"]), text(&step["status"]))).collect()
+}
+
+#[test]
+fn steps_and_ktap() {
+    let run = common::provium(&lua_dir(), &["test", "steps.test.lua", "--format", "json"]);
+    let events = run.expect(0).events();
+    let names = |test: &str| -> Vec<String> {
+        steps(common::test_done(&events, test)).into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names("a step gives the results of its function, and nests"), ["outer", "outer > inner", "after"]);
+    assert_eq!(
+        names("steps in branches belong to their branch"),
+        ["both", "both > left", "both > right", "both > left > in left", "slow", "alone"]
+    );
+    assert_eq!(names("the results of KTAP text"), ["s > a", "s > b", "lone", "in a step", "in a step > c"]);
+}
+
+#[test]
+fn steps_that_fail() {
+    let run = common::provium(&lua_dir(), &["test", "step_failures.test.lua", "--format", "json"]);
+    let events = run.expect(1).events();
+    let check = |test: &str, status: &str, message: &str, line: &str, expected: &[(&str, &str)]| {
+        let done = common::test_done(&events, test);
+        assert_eq!(done["status"], status, "{done}");
+        assert!(done["message"].as_str().unwrap().contains(message), "{done}");
+        assert!(done["trace"][0].as_str().unwrap_or_default().ends_with(line), "{done}");
+        let found = steps(done);
+        let found: Vec<(&str, &str)> = found.iter().map(|(name, status)| (name.as_str(), status.as_str())).collect();
+        assert_eq!(found, expected, "{done}");
+    };
+    let failed = [("one", "passed"), ("two", "failed"), ("two > inner", "failed")];
+    check("the first failing step ends the test", "failed", "not equal", ".lua:7", &failed);
+    check("an error in a step", "failed", "attempt to index a nil value", ".lua:16", &[("breaks", "failed")]);
+    check("a swallowed step still fails the test", "failed", "kept", ".lua:21", &[("swallowed", "failed")]);
+    check("a swallowed assertion fails its step", "failed", "sloppy words", ".lua:25", &[("sloppy", "failed")]);
+    check("skipped in a step", "skipped", "not here", "", &[("asks", "skipped")]);
+    let stopped = [("quick", "passed"), ("hangs", "timed_out")];
+    check("stopped in a step", "timed_out", "200ms", ".lua:35", &stopped);
+    check("given up in a branch", "failed", "attempt to index a nil value", ".lua:41", &[("waits", "skipped")]);
+    let lines = [("a", "passed"), ("b", "failed"), ("plan", "failed")];
+    check("a failing line of TAP", "failed", "b: because", ".lua:45", &lines);
+    check("one branch fails while another is in assert_raises", "failed", "counts", ".lua:51", &[]);
+    check("passes the call on", "failed", "without a line", ".lua:54", &[]);
+    let text = run.stderr;
+    for part in ["step PASS one", "step FAIL two > inner", "      step_failures.test.lua:7: not equal"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn a_test_runs_once_per_profile() {
+    let config = "[profiles.a]\nkernel = 'k'\n[profiles.b]\nkernel = 'k'\n";
+    let dir = common::directory(&[
+        ("provium.toml", config),
+        (
+            "a.test.lua",
+            "test('v', {profiles = {'a', 'b'}, tags = 'both'}, function(t) t:log(t.name .. ' ' .. t.profile) end)\n\
+             test('w', function(t) t:assert_eq(t.profile, nil) end)\n",
+        ),
+    ]);
+    let run = common::provium(dir.path(), &["test", ".", "--format", "json"]);
+    let events = run.expect(0).events();
+    for name in ["a", "b"] {
+        let full = format!("v [{name}]");
+        let done = common::test_done(&events, &full);
+        assert_eq!((&done["profile"], &done["log"]), (&name.into(), &format!("{full} {name}\n").into()));
+        let started = |event: &&serde_json::Value| event["kind"] == "test_started" && event["name"] == full.as_str();
+        assert_eq!(events.iter().find(started).unwrap()["profile"], name);
+    }
+    assert_eq!(common::test_done(&events, "w")["profile"], serde_json::Value::Null);
+    let run = common::provium(dir.path(), &["test", ".", "--format", "json", "--tag-meta", "profile=b"]);
+    let names: Vec<_> = run.expect(0).events().into_iter().filter(|event| event["kind"] == "test_done").collect();
+    assert_eq!((names.len(), &names[0]["name"]), (1, &"v [b]".into()));
+
+    let wrong = [
+        ("{profiles = {'a', 'nope'}}", "there is no profile `nope`", 1),
+        ("{profiles = 'a'}", "`meta.profiles`: expected an array of profiles' names, found \"a\"", 1),
+        ("{profiles = {}}", "`meta.profiles`: expected an array", 1),
+        ("{profiles = {'a', 'a'}}", "`a` is there twice", 1),
+        ("{splats = 'yes'}", "`meta.splats`: expected \"log\" or \"fail\", found \"yes\"", 1),
+        ("{timeout = '5 years'}", "`meta.timeout`: ", 1),
+        ("{tags = {1, {}}}", "`meta.tags`: ", 1),
+        ("{skip = 3}", "`meta.skip`: ", 1),
+    ];
+    for (meta, message, code) in wrong {
+        let text = format!("test('v', {meta}, function(t) end)\n");
+        std::fs::write(dir.path().join("a.test.lua"), text).unwrap();
+        common::provium(dir.path(), &["test", "."]).expect(code).says(&[message, "a.test.lua:1"]);
+    }
+    let twice = "test('v [a]', function(t) end)\ntest('v', {profiles = {'a'}}, function(t) end)\n";
+    std::fs::write(dir.path().join("a.test.lua"), twice).unwrap();
+    common::provium(dir.path(), &["test", "."])
+        .expect(1)
+        .says(&["there are two tests `v [a]`", "first at a.test.lua:1"]);
+}
+
+#[test]
+fn todo_skips_the_whole_file() {
+    let dir = common::directory(&[
+        ("a.test.lua", "test('x', function(t) t:fail() end)\ntodo('not yet')\ntest('y', function(t) t:fail() end)\n"),
+        ("b.test.lua", "todo()\ntest('z', function(t) t:fail() end)\n"),
+    ]);
+    let events = common::provium(dir.path(), &["test", ".", "--format", "json"]).expect(0).events();
+    for (name, reason) in [("x", "not yet"), ("y", "not yet"), ("z", "todo")] {
+        let done = common::test_done(&events, name);
+        assert_eq!((&done["status"], &done["message"]), (&"skipped".into(), &reason.into()));
+    }
+}
+
+#[test]
+fn labs() {
+    let text = std::fs::read_to_string(lua_dir().join("labs.test.lua")).unwrap();
+    let dir =
+        common::directory(&[("provium.toml", "[profiles.p]\nkernel = 'no/such/kernel'\n"), ("labs.test.lua", &text)]);
+    common::provium(dir.path(), &["test", "labs.test.lua"]).expect(0);
+}
+
+#[test]
+fn what_breaks_a_file_at_its_own_scope() {
+    let cases = [
+        ("provium:claim{memory = '1024T'}", "needs 1024 TiB, the pool has "),
+        ("provium:vm('v', 'p')", "there is no provium.toml"),
+        ("require('broken')", "broken.lua:2: "),
+        ("require('fails')", "fails.lua:1: no luck"),
+        ("require('one')", "two.lua:1: require: modules that need each other: one → two → one"),
+        ("require('missing.module')", "a.test.lua:1: module 'missing.module' not found"),
+        ("test('x', function() end)\nos.exit(0)", "a.test.lua:2: os.exit: "),
+        ("parallel(function() error('inside', 0) end)", "inside"),
+        ("local t = setmetatable({}, {__index = function() error('deep') end})\nlocal x = t.y", "a.test.lua:1: deep"),
+    ];
+    for (text, message) in cases {
+        let dir = common::directory(&[
+            ("a.test.lua", text),
+            ("broken.lua", "local x = 1\nlocal = 2\n"),
+            ("fails.lua", "error('no luck')\n"),
+            ("one.lua", "return require('two')\n"),
+            ("two.lua", "return require('one')\n"),
+        ]);
+        let run = common::provium(dir.path(), &["test", "."]);
+        run.expect(1).says(&["FAIL a.test.lua: could not load", message]);
+    }
+}
+
+#[test]
+fn the_file_s_own_default_time_of_tests() {
+    let text = "provium.timeout = '200ms'\ntest('hangs', function(t) sleep(100) end)\n\
+                test('own', {timeout = '20s'}, function(t) sleep('300ms') end)\n";
+    let dir = common::directory(&[("a.test.lua", text)]);
+    let events = common::provium(dir.path(), &["test", ".", "--format", "json"]).expect(1).events();
+    let hangs = common::test_done(&events, "hangs");
+    assert_eq!((&hangs["status"], &hangs["limit"]), (&"timed_out".into(), &0.2.into()));
+    assert_eq!(common::test_done(&events, "own")["status"], "passed");
+}
+
+#[test]
+fn the_standard_library() {
+    let run = common::provium(&lua_dir(), &["test", "library.test.lua", "--format", "json"]);
+    let events = run.expect(0).events();
+    let log = |name: &str| common::test_done(&events, name)["log"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        log("what programs write goes to the log"),
+        "before\nout\nerr\ndirect 1\nerr 1.5\ncomplaint\nthrough cat\n"
+    );
+    assert_eq!(log("io.write, io.output, io.close, io.type"), "chain of writes\n");
+}

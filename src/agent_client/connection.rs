@@ -10,10 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::error::AgentError;
 use super::turn::{Ticket, Turn};
-use crate::agent_protocol::{Decoder, Hello, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
+use crate::agent_protocol::{Hello, Incoming, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
 
-/// How much is read at once, in bytes.
-const READ: usize = 256 * 1024;
 /// How many frames may wait to be written; a sender waits past that.
 const WAITING_FRAMES: usize = 16;
 
@@ -46,6 +44,20 @@ impl Shared {
         waiting.requests.clear();
         drop(waiting);
         self.over.send_replace(true);
+    }
+
+    /// Hands a message to its request; what nobody waits for (any more) is dropped.
+    fn deliver(&self, request: u32, message: ToHost) {
+        let mut waiting = self.waiting();
+        let unwanted = match waiting.requests.get(&request) {
+            None => Some(message),
+            Some(sender) => sender.send(message).err().map(|mpsc::error::SendError(message)| message),
+        };
+        if let Some(message) = unwanted {
+            waiting.requests.remove(&request);
+            drop(waiting);
+            self.discard(&message);
+        }
     }
 
     /// Sends a message that has no answer, or one that nobody waits for.
@@ -97,8 +109,8 @@ where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
-    let mut decoder = Decoder::default();
-    let hello = match next_message(&mut reader, &mut decoder).await? {
+    let mut incoming = Incoming::default();
+    let hello = match next_message(&mut reader, &mut incoming).await? {
         (_, ToHost::Hello(hello)) => hello,
         (_, other) => {
             return Err(AgentError::Closed(format!("expected the agent's hello, found {}", other.describe())));
@@ -114,7 +126,7 @@ where
     let next = AtomicU32::new(1);
     let shared =
         Arc::new(Shared { waiting, next, frames, over: watch::Sender::new(false), hello: hello.clone(), runtime });
-    tokio::spawn(until_over(shared.over.subscribe(), read(reader, decoder, Arc::clone(&shared))));
+    tokio::spawn(until_over(shared.over.subscribe(), read(reader, incoming, Arc::clone(&shared))));
     tokio::spawn(until_over(shared.over.subscribe(), write(writer, queue, Arc::downgrade(&shared))));
     let client = AgentClient { shared, turn: None };
     client.ping().await?;
@@ -129,74 +141,34 @@ async fn until_over(mut over: watch::Receiver<bool>, work: impl Future<Output = 
     }
 }
 
+/// The next message; the request that it belongs to.
 async fn next_message(
     reader: &mut (impl AsyncRead + Unpin),
-    decoder: &mut Decoder,
+    incoming: &mut Incoming,
 ) -> Result<(u32, ToHost), AgentError> {
-    let mut buffer = vec![0; READ];
+    let unreadable = |error| AgentError::Closed(format!("the guest sent {error}"));
     loop {
-        let decoded = match decoder.next_frame() {
-            Ok(Some((request, kind, payload))) => ToHost::decode(kind, payload).map(|message| Some((request, message))),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        match decoded {
-            Ok(Some(message)) => return Ok(message),
-            Ok(None) => {}
-            Err(error) => return Err(AgentError::Closed(format!("the guest sent {error}"))),
-        }
-        match reader.read(&mut buffer).await {
+        let count = match reader.read(incoming.room()).await {
             Ok(0) => return Err(AgentError::Closed("the guest's end was closed".to_owned())),
-            Ok(count) => decoder.push(&buffer[..count]),
+            Ok(count) => count,
             Err(error) => return Err(AgentError::Closed(error.to_string())),
+        };
+        if let Some((request, kind, payload)) = incoming.filled(count, |_| Vec::new()).map_err(unreadable)? {
+            return Ok((request, ToHost::decode_owned(kind, payload).map_err(unreadable)?));
         }
     }
 }
 
-async fn read(mut reader: impl AsyncRead + Unpin, mut decoder: Decoder, shared: Arc<Shared>) {
-    let mut buffer = vec![0; READ];
+/// Hands all messages to their requests, up to the end of the connection.
+async fn read(mut reader: impl AsyncRead + Unpin, mut incoming: Incoming, shared: Arc<Shared>) {
     let why = loop {
-        match drain(&mut decoder, &shared) {
-            Ok(()) => {}
-            Err(error) => break error,
-        }
-        match reader.read(&mut buffer).await {
-            Ok(0) => break "the guest's end was closed".to_owned(),
-            Ok(count) => decoder.push(&buffer[..count]),
-            Err(error) => break error.to_string(),
+        match next_message(&mut reader, &mut incoming).await {
+            Ok((request, message)) => shared.deliver(request, message),
+            Err(AgentError::Closed(why)) => break why,
+            Err(other) => break other.to_string(),
         }
     };
     shared.end(why);
-}
-
-/// Hands all whole messages to their requests; what nobody waits for (any more) is dropped.
-fn drain(decoder: &mut Decoder, shared: &Shared) -> Result<(), String> {
-    loop {
-        let (request, message) = match decoder.next_frame() {
-            Ok(None) => return Ok(()),
-            Ok(Some((request, kind, payload))) => match ToHost::decode(kind, payload) {
-                Ok(message) => (request, message),
-                Err(error) => return Err(format!("the guest sent {error}")),
-            },
-            Err(error) => return Err(format!("the guest sent {error}")),
-        };
-        let unwanted = {
-            let mut waiting = shared.waiting();
-            let Some(sender) = waiting.requests.get(&request) else {
-                drop(waiting);
-                shared.discard(&message);
-                continue;
-            };
-            let unsent = sender.send(message).err();
-            if unsent.is_some() {
-                waiting.requests.remove(&request);
-            }
-            unsent
-        };
-        if let Some(mpsc::error::SendError(message)) = unwanted {
-            shared.discard(&message);
-        }
-    }
 }
 
 async fn write(

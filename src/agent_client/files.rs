@@ -3,7 +3,7 @@
 use super::connection::{AgentClient, Conversation};
 use super::error::AgentError;
 use super::requests::{ending, keep};
-use crate::agent_protocol::{CHUNK, DATA_WINDOW, DirEntry, OpReply, TailSource, TailStart, ToGuest, ToHost};
+use crate::agent_protocol::{DATA_CHUNK, DATA_WINDOW, DirEntry, OpReply, TailSource, TailStart, ToGuest, ToHost};
 
 /// How much of one file is read, in bytes: bounds what a guest can make the host hold.
 const LARGEST_FILE: usize = 1024 * 1024 * 1024;
@@ -166,7 +166,7 @@ impl Upload {
     /// # Errors
     /// The guest's errno, as soon as it has refused; a connection that ends.
     pub async fn send(&mut self, data: &[u8]) -> Result<(), AgentError> {
-        for piece in data.chunks(CHUNK) {
+        for piece in data.chunks(DATA_CHUNK) {
             while self.ahead + piece.len() > DATA_WINDOW {
                 match self.conversation.next().await? {
                     ToHost::StdinTaken(count) => {

@@ -10,11 +10,8 @@ use std::fmt;
 
 /// Bytes before the payload.
 pub const HEADER: usize = 9;
-/// Longest payload that a decoder accepts, in bytes.
+/// Longest payload that is accepted, in bytes.
 pub const LARGEST_PAYLOAD: usize = 16 << 20;
-
-/// How much may have been taken out of a decoder before the rest is moved to its front, in bytes.
-const COMPACT: usize = 1 << 20;
 
 /// A stream that can't be followed any further.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,47 +55,53 @@ pub(super) fn put(out: &mut Vec<u8>, request: u32, kind: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Request, kind, payload.
-pub type Frame<'a> = (u32, u8, &'a [u8]);
-
-/// Cuts a byte stream into frames. Holds at most one frame and what came with it.
+/// Takes frames apart as they are read, each payload into a buffer of its own: nothing is copied after the reader did.
 #[derive(Debug, Default)]
-pub struct Decoder {
-    buffer: Vec<u8>,
-    start: usize,
+pub struct Incoming {
+    header: [u8; HEADER],
+    payload: Vec<u8>,
+    /// How much of header and payload is there.
+    filled: usize,
 }
 
-impl Decoder {
-    /// Adds what was read.
-    pub fn push(&mut self, bytes: &[u8]) {
-        if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
-        } else if self.start > COMPACT {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+/// Request, kind, payload.
+pub type OwnedFrame = (u32, u8, Vec<u8>);
+
+impl Incoming {
+    /// Where the next bytes go. Never empty.
+    pub fn room(&mut self) -> &mut [u8] {
+        match self.filled.checked_sub(HEADER) {
+            None => &mut self.header[self.filled..],
+            Some(filled) => &mut self.payload[filled..],
         }
-        self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole frame.
+    /// So much of the room was filled. A frame, once it is whole; `buffer` gives the vector for a payload of a kind, whatever
+    /// is in it.
     ///
     /// # Errors
     /// A frame that is announced too long; the stream can't be followed then.
-    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
-        let waiting = &self.buffer[self.start..];
-        let Some((header, rest)) = waiting.split_at_checked(HEADER) else { return Ok(None) };
+    pub fn filled(
+        &mut self,
+        count: usize,
+        buffer: impl FnOnce(u8) -> Vec<u8>,
+    ) -> Result<Option<OwnedFrame>, FrameError> {
+        let header = self.header;
         let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let length = word(0) as usize;
-        if length > LARGEST_PAYLOAD {
-            return Err(FrameError::TooLong(length));
+        let before = self.filled;
+        self.filled += count;
+        if before < HEADER && self.filled == HEADER {
+            let length = word(0) as usize;
+            if length > LARGEST_PAYLOAD {
+                return Err(FrameError::TooLong(length));
+            }
+            self.payload = if length == 0 { Vec::new() } else { buffer(header[8]) };
+            self.payload.resize(length, 0);
         }
-        if rest.len() < length {
+        if self.filled < HEADER || self.filled < HEADER + self.payload.len() {
             return Ok(None);
         }
-        let (request, kind) = (word(4), header[8]);
-        let payload = self.start + HEADER;
-        self.start = payload + length;
-        Ok(Some((request, kind, &self.buffer[payload..payload + length])))
+        self.filled = 0;
+        Ok(Some((word(4), header[8], std::mem::take(&mut self.payload))))
     }
 }

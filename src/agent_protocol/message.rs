@@ -273,6 +273,20 @@ impl ToGuest {
         }
     }
 
+    /// The kind of `Data`: its payload is large.
+    pub const DATA_KIND: u8 = 8;
+
+    /// The message of a frame whose payload is given away. Bytes of a file are not copied.
+    ///
+    /// # Errors
+    /// An unknown kind, or a payload that does not fit it.
+    pub fn decode_owned(kind: u8, payload: Vec<u8>) -> Result<Self, FrameError> {
+        match kind {
+            Self::DATA_KIND => Ok(Self::Data(payload)),
+            _ => Self::decode(kind, &payload),
+        }
+    }
+
     /// The message of a frame.
     ///
     /// # Errors
@@ -351,6 +365,19 @@ impl ToHost {
             Self::Entries(entries) => put(out, request, 140, &pack(entries)),
             Self::Returned(outcome) => put(out, request, 141, &pack(outcome)),
             Self::Ended => put(out, request, 142, &[]),
+        }
+    }
+
+    /// The message of a frame whose payload is given away. Bytes of a stream are not copied.
+    ///
+    /// # Errors
+    /// An unknown kind, or a payload that does not fit it.
+    pub fn decode_owned(kind: u8, payload: Vec<u8>) -> Result<Self, FrameError> {
+        match kind {
+            131 => Ok(Self::Stdout(payload)),
+            132 => Ok(Self::Stderr(payload)),
+            134 => Ok(Self::Data(payload)),
+            _ => Self::decode(kind, &payload),
         }
     }
 

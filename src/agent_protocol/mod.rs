@@ -11,7 +11,7 @@ mod ops;
 
 pub use boot_plan::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR, PlanError};
 pub use errno::{errno_name, errno_text};
-pub use frame::{Decoder, FrameError, HEADER, LARGEST_PAYLOAD};
+pub use frame::{FrameError, HEADER, Incoming, LARGEST_PAYLOAD};
 #[cfg(test)]
 pub(crate) use message::tests::{golden_to_guest, golden_to_host};
 pub use message::{Hello, OpError, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
@@ -24,8 +24,10 @@ pub use ops::{
 pub const PROTOCOL_VERSION: u32 = 2;
 /// Name of the virtio-serial port that the agent speaks on.
 pub const PORT_NAME: &str = "org.provium.agent";
-/// Largest piece of a stream (output, a file's content) in one frame, in bytes.
+/// Largest piece of a process's input or output in one frame, in bytes.
 pub const CHUNK: usize = 64 * 1024;
+/// Largest piece of a file's content in one frame, in bytes.
+pub const DATA_CHUNK: usize = 256 * 1024;
 /// How much of a file's content may be under way before the guest has written it, in bytes.
 pub const DATA_WINDOW: usize = 1024 * 1024;
 /// How much of a process's standard input may be under way before the guest has passed it on, in bytes.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent_protocol::{
-    Button, Decoder, EntryType, FileStat, HEADER, IoctlArgument, LARGEST_PAYLOAD, Nested, OpenRequest, Whence,
+    Button, EntryType, FileStat, HEADER, Incoming, IoctlArgument, LARGEST_PAYLOAD, Nested, OpenRequest, Whence,
 };
 
 type Bytes = Vec<u8>;
@@ -226,38 +226,56 @@ fn to_host() -> impl Strategy<Value = ToHost> {
     prop_oneof![processes, others]
 }
 
-/// The one frame in `bytes`, which arrive in pieces of `piece`.
-fn only_frame(bytes: &[u8], piece: usize) -> (u32, u8, Bytes) {
-    let mut decoder = Decoder::default();
-    let mut found = None;
-    for part in bytes.chunks(piece) {
-        assert_eq!(found, None, "a frame was whole before its last byte");
-        decoder.push(part);
-        found = decoder.next_frame().unwrap().map(|(request, kind, payload)| (request, kind, payload.to_vec()));
+/// The frames in `bytes`, which come in pieces of `size`.
+fn frames(mut bytes: &[u8], size: usize) -> Result<Vec<(u32, u8, Bytes)>, FrameError> {
+    let (mut incoming, mut found) = (Incoming::default(), Vec::new());
+    while !bytes.is_empty() {
+        let room = incoming.room();
+        let count = room.len().min(size).min(bytes.len());
+        assert!(count > 0);
+        room[..count].copy_from_slice(&bytes[..count]);
+        bytes = &bytes[count..];
+        // What is in a used buffer does no harm.
+        found.extend(incoming.filled(count, |_| vec![9; 50])?);
     }
-    assert_eq!(decoder.next_frame().unwrap(), None);
-    found.unwrap()
+    Ok(found)
 }
 
 proptest! {
     #[test]
-    fn what_goes_to_the_guest_comes_back(message in to_guest(), request in any::<u32>(), piece in 1_usize..40) {
+    fn what_goes_to_the_guest_comes_back(
+        messages in prop::collection::vec(to_guest(), 0..4), request in any::<u32>(), piece in 1_usize..40,
+    ) {
         let mut bytes = Vec::new();
-        message.encode(request, &mut bytes);
-        let (number, kind, payload) = only_frame(&bytes, piece);
-        prop_assert_eq!(number, request);
-        prop_assert_eq!(ToGuest::decode(kind, &payload).unwrap(), message);
-        prop_assert_eq!(ToHost::decode(kind, &payload), Err(FrameError::UnknownKind(kind)));
+        for message in &messages {
+            message.encode(request, &mut bytes);
+        }
+        let found = frames(&bytes, piece).unwrap();
+        prop_assert_eq!(found.len(), messages.len());
+        for ((number, kind, payload), message) in found.into_iter().zip(messages) {
+            prop_assert_eq!(number, request);
+            prop_assert_eq!(ToHost::decode(kind, &payload), Err(FrameError::UnknownKind(kind)));
+            prop_assert_eq!(&ToGuest::decode(kind, &payload).unwrap(), &message);
+            prop_assert_eq!(ToGuest::decode_owned(kind, payload).unwrap(), message);
+        }
     }
 
     #[test]
-    fn what_goes_to_the_host_comes_back(message in to_host(), request in any::<u32>(), piece in 1_usize..40) {
+    fn what_goes_to_the_host_comes_back(
+        messages in prop::collection::vec(to_host(), 0..4), request in any::<u32>(), piece in 1_usize..40,
+    ) {
         let mut bytes = Vec::new();
-        message.encode(request, &mut bytes);
-        let (number, kind, payload) = only_frame(&bytes, piece);
-        prop_assert_eq!(number, request);
-        prop_assert_eq!(ToHost::decode(kind, &payload).unwrap(), message);
-        prop_assert_eq!(ToGuest::decode(kind, &payload), Err(FrameError::UnknownKind(kind)));
+        for message in &messages {
+            message.encode(request, &mut bytes);
+        }
+        let found = frames(&bytes, piece).unwrap();
+        prop_assert_eq!(found.len(), messages.len());
+        for ((number, kind, payload), message) in found.into_iter().zip(messages) {
+            prop_assert_eq!(number, request);
+            prop_assert_eq!(ToGuest::decode(kind, &payload), Err(FrameError::UnknownKind(kind)));
+            prop_assert_eq!(&ToHost::decode(kind, &payload).unwrap(), &message);
+            prop_assert_eq!(ToHost::decode_owned(kind, payload).unwrap(), message);
+        }
     }
 
     /// What is behind a message of a fixed form is refused, as is a part of one.
@@ -277,29 +295,20 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes in any::<Vec<u8>>(), kind in any::<u8>(), pieces in prop::collection::vec(1_usize..64, 1..64)) {
+    fn any_bytes_are_survived(bytes in any::<Vec<u8>>(), kind in any::<u8>(), piece in 1_usize..64) {
         let _ = ToGuest::decode(kind, &bytes);
         let _ = ToHost::decode(kind, &bytes);
-        let mut decoder = Decoder::default();
-        let mut rest = bytes.as_slice();
-        for piece in pieces {
-            let (now, later) = rest.split_at(piece.min(rest.len()));
-            rest = later;
-            decoder.push(now);
-            while let Ok(Some((_, kind, payload))) = decoder.next_frame() {
-                prop_assert!(payload.len() <= LARGEST_PAYLOAD);
-                let _ = ToHost::decode(kind, payload);
-                let _ = ToGuest::decode(kind, payload);
-            }
+        for (_, kind, payload) in frames(&bytes, piece).unwrap_or_default() {
+            prop_assert!(payload.len() <= LARGEST_PAYLOAD);
+            let _ = ToGuest::decode(kind, &payload);
+            let _ = ToHost::decode_owned(kind, payload);
         }
     }
 
     #[test]
     fn frames_that_are_too_long_are_refused(length in LARGEST_PAYLOAD + 1..=u32::MAX as usize, rest in any::<[u8; 5]>()) {
-        let mut decoder = Decoder::default();
-        decoder.push(&u32::try_from(length).unwrap().to_le_bytes());
-        decoder.push(&rest);
-        prop_assert_eq!(decoder.next_frame(), Err(FrameError::TooLong(length)));
+        let bytes = [u32::try_from(length).unwrap().to_le_bytes().as_slice(), &rest].concat();
+        prop_assert_eq!(frames(&bytes, 9), Err(FrameError::TooLong(length)));
     }
 }
 

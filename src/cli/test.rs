@@ -19,8 +19,8 @@ use crate::project::{self, Project, TestFile};
 use crate::reporters::{ColourContext, EventFile, JsonLines, Options, Terminal};
 use crate::run_events::{Consumer, EventKind, EventSink, FileStatus, RunStarted};
 use crate::scheduler::{self, Decision, FileContext, FileJob, FileOutcome, RunOutcome, Selection};
-use crate::testbed::Artifacts;
 use crate::testbed::{AccelRequest, Candidates, MachineRequest, Testbed, TestbedSettings};
+use crate::testbed::{Artifacts, Pool};
 
 /// Runs tests.
 ///
@@ -80,6 +80,7 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 cwd,
                 project: project.clone(),
                 artifacts,
+                pool: Pool::of_machine(),
             });
             run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt)
         }

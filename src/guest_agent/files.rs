@@ -5,19 +5,74 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::interrupt::Working;
 use super::ops::Shared;
 use super::out::{Out, Piece, refusal};
 use super::sys::{self, check};
-use crate::agent_protocol::{CHUNK, DATA_WINDOW, OpError, OpReply, OpenRequest, ToHost};
+use crate::agent_protocol::{DATA_CHUNK, DATA_WINDOW, OpError, OpReply, OpenRequest, ToHost};
 
 /// What one read of a pipe or device can give at most, in bytes.
 const LARGEST_READ: u64 = 16 * 1024 * 1024;
 /// After how many bytes the host gets a receipt.
 const RECEIPT: usize = DATA_WINDOW / 4;
+
+/// Vectors that were filled from the channel once and can be again: making new ones costs as much as filling them.
+#[derive(Default)]
+pub struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    /// How many are kept: as many as the host sends ahead.
+    const KEPT: usize = DATA_WINDOW / DATA_CHUNK;
+
+    /// One of them, whatever is in it; else a new one.
+    pub fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// It is not needed any more.
+    fn give(&self, buffer: Vec<u8>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < Self::KEPT && buffer.len() == DATA_CHUNK {
+            kept.push(buffer);
+        }
+    }
+}
+
+/// Lets the I/O thread wait for the ops thread while content comes. Were both at work, every page that comes would interrupt
+/// the writing of the one before; so the channel fills up meanwhile, and is emptied at one go.
+#[derive(Default)]
+pub struct Pace {
+    /// Pieces that the ops thread was given and is not done with.
+    pending: Mutex<usize>,
+    done: Condvar,
+}
+
+impl Pace {
+    /// How long the I/O thread waits: what blocks the ops thread for longer must not keep it from reading.
+    const PATIENCE: Duration = Duration::from_millis(5);
+
+    /// The ops thread is about to be given a piece.
+    pub fn begin(&self) {
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    /// Waits until the ops thread is done with all pieces, within limits.
+    pub fn wait(&self) {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.done.wait_timeout_while(pending, Self::PATIENCE, |pending| *pending > 0));
+    }
+
+    /// The ops thread is done with a piece.
+    pub fn end(&self) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        *pending = pending.saturating_sub(1);
+        self.done.notify_one();
+    }
+}
 
 /// A file in use, and how errors name it.
 pub struct Target {
@@ -205,11 +260,11 @@ impl Reading {
 
     /// Sends what one read gives, as the kernel cuts it: terminals give lines, some sockets and devices give messages.
     fn once(self, request: u32, working: &Working, out: &Out) -> Result<(), OpError> {
-        let most = usize::try_from(self.left.min(LARGEST_READ)).unwrap_or(CHUNK);
+        let most = usize::try_from(self.left.min(LARGEST_READ)).unwrap_or(DATA_CHUNK);
         let mut bytes = vec![0; most];
         let count = working.retry(|| sys::read_once(self.file.as_fd(), &mut bytes));
         let count = count.map_err(|error| self.target.refuse(&error))?;
-        for piece in bytes[..count].chunks(CHUNK) {
+        for piece in bytes[..count].chunks(DATA_CHUNK) {
             let _ = out.send(request, &ToHost::Data(piece.to_vec()));
         }
         out.done(request);
@@ -289,9 +344,13 @@ impl Writing {
     ///
     /// # Errors
     /// errno with the path.
-    pub fn add(&mut self, request: u32, bytes: Vec<u8>, working: &Working, out: &Out) -> Result<(), OpError> {
+    pub fn add(&mut self, request: u32, bytes: Vec<u8>, working: &Working, shared: &Shared) -> Result<(), OpError> {
         match self {
-            Self::Here(writer) => writer.add(request, &bytes, working, out),
+            Self::Here(writer) => {
+                writer.add(request, &bytes, working, &shared.out)?;
+                shared.buffers.give(bytes);
+                Ok(())
+            }
             Self::Aside(pieces) => {
                 // Its thread ends early only when it failed and has said so.
                 let _ = if bytes.is_empty() { Ok(()) } else { pieces.send(bytes) };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::files::{self, Target, Writing};
+use super::files::{self, Buffers, Pace, Target, Writing};
 use super::interrupt::{Interrupts, Working};
 use super::modules::{self, Loading};
 use super::out::{Out, refusal};
@@ -33,6 +33,10 @@ pub struct Shared {
     pub watchers: Watchers,
     /// The threads that work on requests.
     pub interrupts: Arc<Interrupts>,
+    /// For the content of files.
+    pub buffers: Buffers,
+    /// For the content of files.
+    pub pace: Pace,
     /// Written to, it makes the I/O thread look at its deadlines again.
     pub wake: OwnedFd,
     /// This program, to start workers from.
@@ -99,7 +103,11 @@ pub fn start(queue: Receiver<(u32, ToGuest)>, shared: Arc<Shared>, root: Option<
             // SAFETY: gives this thread a root and working directory of its own; failing leaves them shared.
             unsafe { libc::unshare(libc::CLONE_FS) };
             for (request, message) in queue {
+                let content = matches!(message, ToGuest::Data(_));
                 ops.perform(request, message);
+                if content {
+                    ops.shared.pace.end();
+                }
             }
         })
         .map(drop)
@@ -166,7 +174,7 @@ impl Ops {
             ToGuest::Data(bytes) => match self.writing.get_mut(&request) {
                 // After a failure the host still sends what was on its way.
                 None => Ok(()),
-                Some(writing) => writing.add(request, bytes, working, out),
+                Some(writing) => writing.add(request, bytes, working, &shared),
             },
             ToGuest::DataEnd => match self.writing.remove(&request) {
                 None => Ok(()),

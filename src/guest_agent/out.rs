@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::interrupt::Working;
 use super::sys;
-use crate::agent_protocol::{CHUNK, HEADER, OpError, OpReply, SyscallOutcome, ToHost};
+use crate::agent_protocol::{CHUNK, DATA_CHUNK, HEADER, OpError, OpReply, SyscallOutcome, ToHost};
 
 /// The channel's writing side, shared by both threads. A send waits until the host has taken the frame: nothing
 /// piles up in the guest.
@@ -87,14 +87,14 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Room for `CHUNK` bytes.
+    /// Room for a frame of `DATA_CHUNK` bytes: the port's driver takes 32 KiB at a time, and no small rest is left.
     pub fn new() -> Self {
-        Self { buffer: vec![0; HEADER + CHUNK] }
+        Self { buffer: vec![0; DATA_CHUNK] }
     }
 
-    /// Where the bytes go: `most` of them, but never more than `CHUNK`.
+    /// Where the bytes go: `most` of them, but never more than fit.
     pub fn room(&mut self, most: u64) -> &mut [u8] {
-        let length = usize::try_from(most).unwrap_or(CHUNK).min(CHUNK);
+        let length = usize::try_from(most).unwrap_or(usize::MAX).min(DATA_CHUNK - HEADER);
         &mut self.buffer[HEADER..HEADER + length]
     }
 }

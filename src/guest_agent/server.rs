@@ -5,16 +5,17 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel as queue};
 
+use super::files::{Buffers, Pace};
 use super::interrupt::Interrupts;
 use super::ops::{self, Root, Shared};
 use super::out::Out;
 use super::processes::{Processes, Source};
 use super::sys::{self, check};
 use super::watchers::{Watchers, watch};
-use crate::agent_protocol::{Decoder, Hello, PROTOCOL_VERSION, ToGuest, ToHost};
+use crate::agent_protocol::{Hello, Incoming, PROTOCOL_VERSION, ToGuest, ToHost};
 
-/// How much is read from the channel at once, in bytes.
-const READ: usize = 256 * 1024;
+/// How much is read at once before the first frame, in bytes.
+const READ: usize = 4096;
 /// How often the channel is read before other descriptors get their turn.
 const READS: usize = 64;
 
@@ -83,6 +84,8 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
         program: setting.program,
         is_worker: setting.is_worker,
         own,
+        buffers: Buffers::default(),
+        pace: Pace::default(),
     });
     // Without a bound: this thread must go on reading, or it would never see that a job which blocks was given up. Who
     // sends much waits for receipts.
@@ -90,8 +93,7 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
     start(waiting_jobs, Arc::clone(&shared), setting.root)?;
     shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
-    let mut host =
-        Host { decoder: Decoder::default(), buffer: vec![0; READ], jobs, sync: Some(Sync::new(hello.nonce)), shared };
+    let mut host = Host { incoming: Incoming::default(), jobs, sync: Some(Sync::new(hello.nonce)), shared };
     let shared = Arc::clone(&host.shared);
     let (processes, out) = (&shared.processes, &shared.out);
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 64];
@@ -174,8 +176,7 @@ impl Sync {
 }
 
 struct Host {
-    decoder: Decoder,
-    buffer: Vec<u8>,
+    incoming: Incoming,
     jobs: Sender<(u32, ToGuest)>,
     sync: Option<Sync>,
     shared: Arc<Shared>,
@@ -186,7 +187,23 @@ impl Host {
     fn receive_some(&mut self, channel: &OwnedFd) -> io::Result<bool> {
         // A virtio port gives a page at a time: asking epoll before each would cost as much as reading it.
         for _ in 0..READS {
-            match sys::read(channel.as_fd(), &mut self.buffer) {
+            if let Some(sync) = &mut self.sync {
+                let mut first = [0; READ];
+                let rest = match sys::read(channel.as_fd(), &mut first) {
+                    Ok(0) => return wait_for_host(channel),
+                    Ok(count) => sync.find(&first[..count]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                };
+                if let Some(rest) = rest {
+                    self.sync = None;
+                    if !self.receive_all(&rest)? {
+                        return Ok(false);
+                    }
+                }
+                continue;
+            }
+            match sys::read(channel.as_fd(), self.incoming.room()) {
                 Ok(0) => return wait_for_host(channel),
                 Ok(count) => {
                     if !self.receive(count)? {
@@ -200,28 +217,29 @@ impl Host {
         Ok(true)
     }
 
-    /// Does what the first `count` bytes of the buffer ask for.
-    fn receive(&mut self, count: usize) -> io::Result<bool> {
-        let bytes = &self.buffer[..count];
-        match &mut self.sync {
-            None => self.decoder.push(bytes),
-            Some(sync) => match sync.find(bytes) {
-                None => return Ok(true),
-                Some(rest) => {
-                    self.sync = None;
-                    self.decoder.push(&rest);
-                }
-            },
-        }
-        loop {
-            let message = match self.decoder.next_frame() {
-                Ok(None) => return Ok(true),
-                Ok(Some((request, kind, payload))) => ToGuest::decode(kind, payload).map(|message| (request, message)),
-                Err(error) => Err(error),
-            };
-            let (request, message) = message.map_err(io::Error::other)?;
-            if !self.dispatch(request, message)? {
+    /// Takes bytes that were read elsewhere.
+    fn receive_all(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
+        while !bytes.is_empty() {
+            let room = self.incoming.room();
+            let count = room.len().min(bytes.len());
+            room[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            if !self.receive(count)? {
                 return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes on after `count` bytes have come: does what a frame asks for, once it is whole.
+    fn receive(&mut self, count: usize) -> io::Result<bool> {
+        let shared = &self.shared;
+        let buffer = |kind| if kind == ToGuest::DATA_KIND { shared.buffers.take() } else { Vec::new() };
+        match self.incoming.filled(count, buffer).map_err(io::Error::other)? {
+            None => Ok(true),
+            Some((request, kind, payload)) => {
+                let message = ToGuest::decode_owned(kind, payload).map_err(io::Error::other)?;
+                self.dispatch(request, message)
             }
         }
     }
@@ -256,6 +274,12 @@ impl Host {
                 self.shared.interrupts.cancel(request);
             }
             ToGuest::Run(_) => processes.expect(request),
+            ToGuest::Data(_) => {
+                self.shared.pace.begin();
+                let goes_on = self.jobs.send((request, message)).is_ok();
+                self.shared.pace.wait();
+                return Ok(goes_on);
+            }
             _ => {}
         }
         Ok(self.jobs.send((request, message)).is_ok())

@@ -30,6 +30,11 @@ impl Args {
         self.values.pop_front().unwrap_or(Value::Nil)
     }
 
+    /// All arguments that are left.
+    pub fn rest(&mut self) -> MultiValue {
+        self.values.drain(..).collect()
+    }
+
     /// Whether anything but `nil` is left.
     pub fn is_empty(&self) -> bool {
         self.values.iter().all(Value::is_nil)

@@ -11,17 +11,19 @@ use mlua::{HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
 use super::bindings::{Bindings, CallRecord};
 use super::error::lua_message;
 use super::file_state::FileState;
+use super::lab::VmLab;
 use super::place::Place;
-use super::{globals, test_runner};
+use super::registration::Meta;
+use super::{globals, modules, test_runner};
 use crate::foundation::cancel::CancelToken;
 use crate::run_events::{EventSink, FileError, FilePhase, FileStatus};
-use crate::testbed::{Scope, Testbed};
+use crate::testbed::{HostProcesses, Scope, Testbed};
 
 /// How many Lua instructions run between two looks at the deadline.
 const HOOK_INTERVAL: u32 = 10_000;
 
 /// What decides whether a test runs: its name and its metadata.
-pub type Select = Arc<dyn Fn(&str, &serde_json::Map<String, serde_json::Value>) -> bool + Send + Sync>;
+pub type Select = Arc<dyn Fn(&str, &Meta) -> bool + Send + Sync>;
 
 /// One test file to run.
 pub struct FileSettings {
@@ -71,13 +73,20 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         path: settings.path.clone(),
         scope: RefCell::new(Scope::default()),
         belongings: RefCell::default(),
+        file_processes: HostProcesses::default(),
         token: settings.token.clone(),
         tests: RefCell::default(),
         todo: RefCell::default(),
         current: RefCell::default(),
         file_log: RefCell::default(),
+        branch_place: RefCell::default(),
         pending: RefCell::default(),
         loaded: Cell::new(false),
+        lab: VmLab::root(),
+        barriers: RefCell::default(),
+        claim: RefCell::default(),
+        dependencies: RefCell::default(),
+        test_timeout: Cell::new(settings.test_timeout),
     });
     match load(&settings, &state) {
         Ok((lua, prelude)) => {
@@ -87,6 +96,8 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         Err(error) => run.error = Some(error),
     }
     settings.bed.block_on(state.belongings.take().end());
+    let words = settings.bed.block_on(state.file_processes.end());
+    state.log(&String::from_utf8_lossy(&words));
     let vms = state.scope.borrow_mut().take();
     settings.bed.block_on(Scope::stop(vms, &settings.token));
     run.log = state.file_log.borrow().clone();
@@ -118,11 +129,8 @@ fn load(settings: &FileSettings, state: &Rc<FileState>) -> Result<(Lua, Table), 
         let why = crate::foundation::path_error::describe_io(&error);
         broken(format!("can't read `{}`: {why}", settings.display), Vec::new())
     })?;
-    let chunk = lua
-        .load(text)
-        .set_name(format!("@{}", settings.display))
-        .into_function()
-        .map_err(|error| broken(lua_message(&error), Vec::new()))?;
+    let chunk =
+        modules::compile(&lua, &text, &settings.display).map_err(|error| broken(lua_message(&error), Vec::new()))?;
     let run_body: mlua::Function = prelude.get("run_body").map_err(|error| internal(&error))?;
     let outcome: (bool, mlua::Value, Option<Vec<String>>) =
         run_body.call((chunk, mlua::Value::Nil)).map_err(|error| broken(lua_message(&error), Vec::new()))?;

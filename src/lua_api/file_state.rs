@@ -1,28 +1,22 @@
 //! What one Lua state (one test file) knows: the running test, its scope, its log, and how to wait.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Duration;
 
-use mlua::{Function, Lua};
+use mlua::Lua;
 
+use super::barrier::Barrier;
 use super::error::ApiError;
+use super::lab::VmLab;
 use super::place::{self, Place};
 use super::register::Pending;
+use super::registration::Registered;
+use super::steps::Steps;
 use crate::foundation::cancel::{CancelReason, CancelToken};
-use crate::testbed::{Belongings, Scope, Testbed};
-
-/// A test as the file registered it.
-pub struct Registered {
-    /// Its name, unique in the file.
-    pub name: String,
-    /// The author's table, as JSON.
-    pub meta: serde_json::Map<String, serde_json::Value>,
-    /// The body.
-    pub body: Function,
-    /// Where `test` was called.
-    pub place: Option<Place>,
-}
+use crate::testbed::{Belongings, HostProcesses, Pool, Scope, Testbed};
 
 /// A failed assertion.
 #[derive(Debug, Clone)]
@@ -37,16 +31,26 @@ pub struct Failure {
 pub struct CurrentTest {
     /// Its name.
     pub name: String,
+    /// A number that no other test of the file has.
+    pub serial: u64,
+    /// Where it was registered.
+    pub place: Option<Place>,
     /// What it created.
     pub scope: Scope,
     /// What it started in guests.
     pub belongings: Belongings,
+    /// Programs of this host that it started.
+    pub host_processes: HostProcesses,
     /// Ends when the test must end.
     pub token: CancelToken,
     /// Failed assertions so far.
     pub failures: Vec<Failure>,
-    /// How many `assert_raises` are open.
-    pub raises_depth: u32,
+    /// Steps that failed, whose error may have been swallowed.
+    pub failed_steps: Vec<Failure>,
+    /// Its steps.
+    pub steps: Steps,
+    /// The error that a branch of `parallel` raised last, and the author's frames there.
+    pub raised: Option<(mlua::Value, Vec<String>)>,
     /// Set by `t:skip`.
     pub skipped: Option<String>,
     /// What it printed.
@@ -67,6 +71,8 @@ pub struct FileState {
     pub scope: RefCell<Scope>,
     /// What the file started in guests outside of tests.
     pub belongings: RefCell<Belongings>,
+    /// Programs of this host that the file started outside of tests.
+    pub file_processes: HostProcesses,
     /// Ends when the file must end.
     pub token: CancelToken,
     /// Tests in the order of registration.
@@ -77,10 +83,22 @@ pub struct FileState {
     pub current: RefCell<Option<CurrentTest>>,
     /// What the file printed outside of tests.
     pub file_log: RefCell<String>,
+    /// Where `parallel` was called whose branch runs now.
+    pub branch_place: RefCell<Option<Place>>,
     /// What the branch of `parallel` that has just yielded waits for.
     pub pending: RefCell<Option<Pending>>,
     /// Whether the file's chunk has returned: `test` may no longer be called.
     pub loaded: Cell<bool>,
+    /// The root lab, `provium`.
+    pub lab: Rc<VmLab>,
+    /// Barriers in use, by lab and name.
+    pub barriers: RefCell<HashMap<(usize, String), Rc<Barrier>>>,
+    /// What the file has claimed of the pool, and where.
+    pub claim: RefCell<Option<(Pool, String)>>,
+    /// Host files that the file's fixtures depend on.
+    pub dependencies: RefCell<BTreeSet<PathBuf>>,
+    /// The time of a test that sets none itself: `provium.timeout`.
+    pub test_timeout: Cell<Option<Duration>>,
 }
 
 impl FileState {
@@ -113,6 +131,23 @@ impl FileState {
             && test.stopped_at.is_empty()
         {
             test.stopped_at = place::stack(lua);
+        }
+    }
+
+    /// The line that stands in for one that the running call has not.
+    pub fn outer_place(&self) -> Option<Place> {
+        let branch = self.branch_place.borrow().clone();
+        branch.or_else(|| self.current.borrow().as_ref().and_then(|test| test.place.clone()))
+    }
+
+    /// Remembers the author's frames (an array of strings) of an error that a branch of `parallel` raised.
+    pub fn note_raised(&self, value: &mlua::Value, trace: mlua::Value) {
+        let frames = match trace {
+            mlua::Value::Table(frames) => frames.sequence_values::<String>().filter_map(Result::ok).collect(),
+            _ => Vec::new(),
+        };
+        if let Some(test) = &mut *self.current.borrow_mut() {
+            test.raised = Some((value.clone(), frames));
         }
     }
 
@@ -165,6 +200,14 @@ impl FileState {
         match &mut *self.current.borrow_mut() {
             Some(test) => act(&mut test.belongings),
             None => act(&mut self.belongings.borrow_mut()),
+        }
+    }
+
+    /// The programs of this host that the running test, else the file, has started.
+    pub fn host_processes(&self) -> HostProcesses {
+        match &*self.current.borrow() {
+            Some(test) => test.host_processes.clone(),
+            None => self.file_processes.clone(),
         }
     }
 

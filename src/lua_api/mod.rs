@@ -1,6 +1,7 @@
 //! The Lua skin over the test bed: one file per Lua module, tables decoded into typed options.
 
 mod args;
+mod barrier;
 mod batch;
 mod bindings;
 mod call;
@@ -12,14 +13,24 @@ mod file_state;
 mod globals;
 mod guest_object;
 mod json;
+mod ktap;
 mod lab;
+mod lab_batch;
+mod lab_tools;
+mod lab_tree;
+mod modules;
 mod parallel;
 mod place;
+mod popen;
 mod process;
+mod read_formats;
 mod register;
+mod registration;
 mod render;
 mod run_result;
 mod signal;
+mod std_io;
+mod steps;
 mod stream;
 mod syscalls;
 mod test_context;

@@ -13,6 +13,7 @@ use mlua::{Function, Lua, MultiValue, Thread, Value};
 use super::args::Args;
 use super::error::{ApiError, lua_message};
 use super::file_state::FileState;
+use super::place::{self, Place};
 use super::register::{self, Pending, answer_at};
 
 /// The global `parallel`; `body` is the prelude's function that runs a branch and gives `true` and its first result, or
@@ -29,7 +30,8 @@ pub fn function(lua: &Lua, body: Function) -> mlua::Result<Function> {
             register::add_branch(lua, &thread)?;
             branches.push(Branch { thread, at: At::Start(function) });
         }
-        Ok(Parallel { lua: lua.clone(), state: Rc::clone(state), body: body.clone(), branches })
+        let place = place::caller(lua);
+        Ok(Parallel { lua: lua.clone(), state: Rc::clone(state), body: body.clone(), branches, place })
     })
 }
 
@@ -52,6 +54,8 @@ struct Parallel {
     state: Rc<FileState>,
     body: Function,
     branches: Vec<Branch>,
+    /// Where `parallel` was called: of a branch without lines of its own, such as `function() return vm:run(x) end`.
+    place: Option<Place>,
 }
 
 impl Future for Parallel {
@@ -60,7 +64,7 @@ impl Future for Parallel {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         for index in 0..this.branches.len() {
-            if let Err(error) = this.branches[index].advance(&this.lua, &this.state, context) {
+            if let Err(error) = this.branches[index].advance(&this.lua, &this.state, this.place.as_ref(), context) {
                 // Dropping what the others wait for gives it up; closing runs their `<close>` variables.
                 for branch in this.branches.drain(..) {
                     drop(branch.at);
@@ -84,21 +88,26 @@ impl Future for Parallel {
 
 impl Branch {
     /// Goes on as far as nothing has to be waited for.
-    fn advance(&mut self, lua: &Lua, state: &FileState, context: &mut Context<'_>) -> Result<(), ApiError> {
+    fn advance(
+        &mut self,
+        lua: &Lua,
+        state: &FileState,
+        called_at: Option<&Place>,
+        context: &mut Context<'_>,
+    ) -> Result<(), ApiError> {
         loop {
-            let resumed = match &mut self.at {
+            let arguments = match &mut self.at {
                 At::Done(_) => return Ok(()),
-                At::Start(function) => {
-                    let function = function.clone();
-                    self.thread.resume::<MultiValue>(function)
-                }
+                At::Start(function) => MultiValue::from_iter([Value::Function(function.clone())]),
                 At::Waiting(pending) => {
                     let Poll::Ready(outcome) = pending.outcome.as_mut().poll(context) else { return Ok(()) };
-                    let place = pending.place.take();
-                    let values = answer_at(lua, state, outcome, |_| place)?;
-                    self.thread.resume::<MultiValue>(values)
+                    let place = pending.place.take().or_else(|| called_at.cloned());
+                    answer_at(lua, state, outcome, |_| place)?
                 }
             };
+            let outer = state.branch_place.replace(called_at.cloned());
+            let resumed = self.thread.resume::<MultiValue>(arguments);
+            state.branch_place.replace(outer);
             // A broken coroutine: its own errors come back as values.
             let mut values = resumed.map_err(|error| ApiError::new(lua_message(&error)))?;
             if self.thread.is_resumable() {
@@ -111,6 +120,7 @@ impl Branch {
             let ok = values.pop_front() == Some(Value::Boolean(true));
             let value = values.pop_front().unwrap_or(Value::Nil);
             if !ok {
+                state.note_raised(&value, values.pop_front().unwrap_or(Value::Nil));
                 return Err(ApiError::Value(value));
             }
             self.at = At::Done(value);

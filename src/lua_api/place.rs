@@ -1,6 +1,10 @@
 //! Where in the test author's own files a call comes from.
 
+use std::path::PathBuf;
+
 use mlua::Lua;
+
+use super::file_state::FileState;
 
 /// A line in a Lua file of the test author.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,4 +47,13 @@ pub fn caller(lua: &Lua) -> Option<Place> {
         })
         .flatten()
         .next()
+}
+
+/// A path on the host as an author writes it: relative to the Lua file that names it.
+pub fn host_path(lua: &Lua, state: &FileState, path: &str) -> PathBuf {
+    let file = caller(lua).map_or_else(|| state.path.clone(), |place| state.bed.absolute(&place.file));
+    match file.parent() {
+        Some(directory) => directory.join(path),
+        None => PathBuf::from(path),
+    }
 }

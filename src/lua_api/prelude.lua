@@ -1,7 +1,38 @@
 -- The parts of the API that call back into the author's functions: done in Lua, so that error values pass unchanged.
-local native = ...
+local native, parents = ...
 local error, xpcall, pcall, select, pack, unpack = error, xpcall, pcall, select, table.pack, table.unpack
+local pairs, setmetatable, running, status = pairs, setmetatable, coroutine.running, coroutine.status
 local prelude = {}
+
+-- Of each coroutine: how many `assert_raises` are open in it, and its innermost open step.
+local raising, stepping = setmetatable({}, {__mode = "k"}), setmetatable({}, {__mode = "k"})
+
+-- What `open` holds for `co`, else for the coroutine that called `parallel`, if it is a branch.
+local function upwards(open, co)
+  while co do
+    if open[co] ~= nil then return open[co] end
+    co = parents[co]
+  end
+end
+
+-- What `open` holds for the running call: for its own coroutine, for one that waits for it to come back. A branch of
+-- `parallel` that is suspended is none of these.
+local function enclosing(open)
+  local found = upwards(open, running())
+  if found ~= nil then return found end
+  for co in pairs(parents) do
+    found = status(co) == "normal" and upwards(open, co) or nil
+    if found ~= nil then return found end
+  end
+  for co, value in pairs(open) do
+    if status(co) == "normal" then return value end
+  end
+end
+
+-- Whether the running call is inside of `assert_raises`, and its innermost open step.
+function prelude.context()
+  return enclosing(raising) ~= nil, enclosing(stepping)
+end
 
 function prelude.wait_until(fn, opts)
   local wait = native.wait_begin(fn, opts)
@@ -17,6 +48,7 @@ end
 
 -- Runs a test's body: true, or false with the error value and the author's frames where it was raised.
 function prelude.run_body(fn, t)
+  raising, stepping = setmetatable({}, {__mode = "k"}), setmetatable({}, {__mode = "k"})
   local trace
   local ok, raised = xpcall(fn, function(value)
     trace = native.stack()
@@ -33,18 +65,47 @@ function prelude.batch(vm, fn)
   return native.batch_run(batch)
 end
 
--- The body of a branch of `parallel`: true and its first result, or false and the error value.
+-- The body of a branch of `parallel`: true and its first result, or false, the error value and the author's frames.
 function prelude.branch(fn)
-  local ok, value = pcall(fn)
-  return ok, value
+  local trace
+  local ok, value = xpcall(fn, function(value)
+    trace = native.stack()
+    return value
+  end)
+  return ok, value, trace
 end
 
 -- A failed assertion inside is the expected error, not the test's failure.
 function prelude.assert_raises(t, fn, msg)
   native.raises_begin(t, fn)
+  local co = running()
+  raising[co] = (raising[co] or 0) + 1
   local ok, value = pcall(fn)
+  raising[co] = raising[co] > 1 and raising[co] - 1 or nil
   native.raises_end(t, ok, msg)
   return value
+end
+
+-- Nothing is caught here: the error of a step that fails passes by, and `step` is closed on its way.
+function prelude.step(t, name, fn)
+  local step <close> = native.step_begin(t, name, fn, enclosing(stepping))
+  local co = running()
+  local outer = stepping[co]
+  stepping[co] = step
+  local results = pack(fn(t))
+  stepping[co] = outer
+  native.step_end(step)
+  return unpack(results, 1, results.n)
+end
+
+-- A module's chunk, known to be loading while it runs.
+function prelude.loader(chunk, name, path, begin, finish)
+  local mark = {__close = finish}
+  return function(...)
+    begin(name, path)
+    local guard <close> = setmetatable({}, mark)
+    return chunk(...)
+  end
 end
 
 return prelude

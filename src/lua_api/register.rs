@@ -51,12 +51,20 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     lua.set_named_registry_value(WAITING_KEY, waiting)
 }
 
-/// Makes `thread` a branch: functions that wait yield in it instead of blocking.
+/// Makes `thread` a branch that the running coroutine started: functions that wait yield in it instead of blocking.
 ///
 /// # Errors
 /// Those of Lua's allocator.
 pub fn add_branch(lua: &Lua, thread: &mlua::Thread) -> mlua::Result<()> {
-    lua.named_registry_value::<Table>(BRANCHES_KEY)?.raw_set(thread.clone(), true)
+    branches(lua)?.raw_set(thread.clone(), lua.current_thread())
+}
+
+/// The branches, each with the coroutine that started it.
+///
+/// # Errors
+/// When `install` was not called.
+pub fn branches(lua: &Lua) -> mlua::Result<Table> {
+    lua.named_registry_value(BRANCHES_KEY)
 }
 
 /// A Lua function `name` (as the author writes it: `vm:run`) made of `body`.
@@ -215,7 +223,9 @@ pub fn answer_at<R: IntoLuaMulti>(
             state.cancel_message()
         }
     };
-    let text = match place(lua) {
+    // A function that only passes a call on (`return vm:run(x)`) has no line of its own left.
+    let place = place(lua).or_else(|| state.outer_place());
+    let text = match place {
         Some(place) => format!("{place}: {message}"),
         None => message,
     };

@@ -10,62 +10,78 @@ use super::file_runner::{FileRun, FileSettings, relax};
 use super::file_state::{CurrentTest, FileState};
 use super::json;
 use super::place::Place;
+use super::registration::{Meta, Variant, selectable, skip_reason, time_limit};
 use super::render::short;
+use super::steps::Steps;
 use super::test_context::TestHandle;
 use crate::foundation::cancel::CancelReason;
-use crate::foundation::duration::{format_duration, from_seconds, parse_duration};
+use crate::foundation::duration::format_duration;
 use crate::run_events::{
     ConsoleTail, EventKind, FileError, FilePhase, FileStatus, SourceLine, TestDone, TestStarted, TestStatus, Warning,
 };
-use crate::testbed::{Belongings, ConsolePort, Scope};
+use crate::testbed::{Belongings, ConsolePort, HostProcesses, Scope};
 
 /// How much of a console stands in a summary, in bytes.
 const CONSOLE_TAIL: usize = 4096;
-
-type Meta = serde_json::Map<String, serde_json::Value>;
 
 /// Runs the selected tests in the order of registration.
 pub fn run_tests(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSettings, run: &mut FileRun) {
     let todo = state.todo.borrow().clone();
     let count = state.tests.borrow().len();
-    for index in 0..count {
-        let (name, meta, body) = match state.tests.borrow().get(index) {
-            Some(test) => (test.name.clone(), test.meta.clone(), test.body.clone()),
-            None => break,
-        };
-        if !(settings.select)(&name, &meta) {
-            continue;
-        }
-        if let Some(reason) = settings.token.reason() {
-            run.status = Some(status_of(reason));
-            break;
-        }
-        run.selected += 1;
-        let started = TestStarted { file: settings.display.clone(), name: name.clone(), profile: None };
-        settings.sink.emit(EventKind::TestStarted(started));
-        let skip = todo.clone().or_else(|| skip_reason(&meta));
-        let done = match skip {
-            Some(reason) => {
-                TestDone { message: Some(reason), ..TestDone::new(&settings.display, &name, TestStatus::Skipped, 0.0) }
+    let mut serial = 0;
+    'tests: for index in 0..count {
+        let Some((test, variants)) = case(state, index) else { break };
+        for variant in variants {
+            if !(settings.select)(&variant.name, &selectable(&test.meta, &variant)) {
+                continue;
             }
-            None => run_test(lua, prelude, state, settings, &name, &meta, &body),
-        };
-        let failed = done.status.is_failure();
-        settings.sink.emit(EventKind::TestDone(Box::new(TestDone { meta: meta.into(), ..done })));
-        if failed {
-            run.failed += 1;
-            if settings.fail_fast {
-                break;
+            if settings.token.is_cancelled() {
+                break 'tests;
             }
-        }
-        if let Some(broken) = state.bed.broken() {
-            run.error = Some(FileError { phase: FilePhase::Environment, message: broken, trace: Vec::new() });
-            break;
+            run.selected += 1;
+            serial += 1;
+            let case = Case { serial, name: variant.name, profile: variant.profile, ..test.clone() };
+            let done = run_case(lua, prelude, state, settings, &case, todo.as_ref());
+            let failed = done.status.is_failure();
+            settings.sink.emit(EventKind::TestDone(Box::new(TestDone { meta: case.meta.into(), ..done })));
+            run.failed += usize::from(failed);
+            if failed && settings.fail_fast {
+                break 'tests;
+            }
+            if let Some(broken) = state.bed.broken() {
+                run.error = Some(FileError { phase: FilePhase::Environment, message: broken, trace: Vec::new() });
+                break 'tests;
+            }
         }
     }
     if let Some(reason) = settings.token.reason() {
         run.status = Some(status_of(reason));
     }
+}
+
+/// One run of a test's body.
+#[derive(Clone)]
+struct Case {
+    serial: u64,
+    name: String,
+    profile: Option<String>,
+    meta: Meta,
+    body: Function,
+    place: Option<Place>,
+}
+
+fn case(state: &FileState, index: usize) -> Option<(Case, Vec<Variant>)> {
+    let tests = state.tests.borrow();
+    let test = tests.get(index)?;
+    let case = Case {
+        serial: 0,
+        name: test.name.clone(),
+        profile: None,
+        meta: test.meta.clone(),
+        body: test.body.clone(),
+        place: test.place.clone(),
+    };
+    Some((case, test.variants()))
 }
 
 fn status_of(reason: CancelReason) -> FileStatus {
@@ -75,86 +91,123 @@ fn status_of(reason: CancelReason) -> FileStatus {
     }
 }
 
-fn skip_reason(meta: &Meta) -> Option<String> {
-    match meta.get("skip") {
-        Some(serde_json::Value::Bool(true)) => Some("skip".to_owned()),
-        Some(serde_json::Value::String(reason)) => Some(reason.clone()),
-        _ => None,
-    }
-}
-
-fn time_limit(meta: &Meta, default: Option<Duration>) -> Option<Duration> {
-    match meta.get("timeout") {
-        Some(serde_json::Value::String(text)) => parse_duration(text).ok(),
-        Some(serde_json::Value::Number(seconds)) => seconds.as_f64().and_then(|seconds| from_seconds(seconds).ok()),
-        _ => default,
-    }
-    .filter(|limit| !limit.is_zero())
-}
-
-fn run_test(
+/// Tells that a test begins, and gives what became of it.
+fn run_case(
     lua: &Lua,
     prelude: &Table,
     state: &Rc<FileState>,
     settings: &FileSettings,
-    name: &str,
-    meta: &Meta,
-    body: &Function,
+    case: &Case,
+    todo: Option<&String>,
 ) -> TestDone {
-    let limit = time_limit(meta, settings.test_timeout);
+    let file = settings.display.clone();
+    let (name, profile) = (case.name.clone(), case.profile.clone());
+    settings.sink.emit(EventKind::TestStarted(TestStarted { file, name, profile: profile.clone() }));
+    let without_body = |status, message| TestDone {
+        message: Some(message),
+        ..TestDone::new(&settings.display, &case.name, status, 0.0)
+    };
+    let unknown = || profile.as_ref().and_then(|profile| state.bed.check_profile(profile).err());
+    let done = match todo.cloned().or_else(|| skip_reason(&case.meta)) {
+        Some(reason) => without_body(TestStatus::Skipped, reason),
+        None => match unknown() {
+            Some(error) => TestDone {
+                trace: case.place.iter().map(ToString::to_string).collect(),
+                ..without_body(TestStatus::Failed, format!("`meta.profiles`: {error}"))
+            },
+            None => run_test(lua, prelude, state, settings, case),
+        },
+    };
+    TestDone { profile, ..done }
+}
+
+fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSettings, case: &Case) -> TestDone {
+    let limit = time_limit(&case.meta, state.test_timeout.get());
     let token = match limit {
         Some(limit) => settings.token.child_with_deadline(limit, CancelReason::TestTimeout),
         None => settings.token.child(),
     };
     *state.current.borrow_mut() = Some(CurrentTest {
-        name: name.to_owned(),
+        name: case.name.clone(),
+        serial: case.serial,
+        place: case.place.clone(),
         scope: Scope::default(),
         belongings: Belongings::default(),
+        host_processes: HostProcesses::default(),
         token: token.clone(),
         failures: Vec::new(),
-        raises_depth: 0,
+        failed_steps: Vec::new(),
+        steps: Steps::default(),
+        raised: None,
         skipped: None,
         log: String::new(),
         stopped_at: Vec::new(),
     });
-    state.bed.artifacts().begin_test(&settings.display, name);
+    state.bed.artifacts().begin_test(&settings.display, &case.name);
     let begun = Instant::now();
-    let outcome = call_body(lua, prelude, name, meta, body);
+    let outcome = call_body(lua, prelude, case);
     let duration = begun.elapsed();
-    let Some(test) = state.current.borrow_mut().take() else {
-        return TestDone::new(&settings.display, name, TestStatus::Failed, duration.as_secs_f64());
-    };
-    let CurrentTest { mut scope, belongings, failures, skipped, log, stopped_at, .. } = test;
-    let mut done = TestDone::new(&settings.display, name, TestStatus::Passed, duration.as_secs_f64());
-    done.log = log;
-    judge(&mut done, limit, token.reason().map(|reason| (reason, stopped_at)), failures, skipped, outcome);
+    let mut done = TestDone::new(&settings.display, &case.name, TestStatus::Failed, duration.as_secs_f64());
+    let Some(mut test) = state.current.borrow_mut().take() else { return done };
+    let outcome = outcome.map_err(|raised| raised.at(&test));
+    judge(&mut done, limit, token.reason(), &mut test, outcome);
+    done.steps = std::mem::take(&mut test.steps).into_events(done.status);
+    let words = state.bed.block_on(test.host_processes.end());
+    done.log = std::mem::take(&mut test.log);
+    done.log.push_str(&String::from_utf8_lossy(&words));
     if done.status.is_failure() {
-        done.consoles = consoles(state, &scope, settings, name);
+        if done.trace.is_empty() {
+            done.trace.extend(case.place.iter().map(ToString::to_string));
+        }
+        done.consoles = consoles(state, &test.scope, settings, &case.name);
         done.source = done.trace.first().and_then(|place| source_line(state, place));
     }
     // A cancelled test leaves the hook raising at every instruction.
     if token.is_cancelled() && relax(lua).is_err() {
         done.message.get_or_insert_default().push_str("\nthe Lua state could not be used any more");
     }
-    state.bed.block_on(belongings.end());
-    state.bed.block_on(Scope::stop(scope.take(), &token));
+    state.bed.block_on(test.belongings.end());
+    state.lab.end_layer(case.serial);
+    state.barriers.borrow_mut().clear();
+    state.bed.block_on(Scope::stop(test.scope.take(), &token));
     done.attachments = state.bed.artifacts().end_test(&settings.display);
     done
 }
 
-/// What the body came to: nothing, or the error with the author's frames.
-type Outcome = Result<(), (String, Vec<String>)>;
+/// An error that left the body.
+struct Raised {
+    value: Value,
+    message: String,
+    trace: Vec<String>,
+}
 
-fn call_body(lua: &Lua, prelude: &Table, name: &str, meta: &Meta, body: &Function) -> Outcome {
+impl Raised {
+    /// With the frames in the branch of `parallel` where it was raised, if it was.
+    fn at(mut self, test: &CurrentTest) -> Self {
+        if let Some((value, trace)) = &test.raised
+            && *value == self.value
+            && !trace.is_empty()
+        {
+            let outer = std::mem::replace(&mut self.trace, trace.clone());
+            self.trace.extend(outer);
+        }
+        self
+    }
+}
+
+fn call_body(lua: &Lua, prelude: &Table, case: &Case) -> Result<(), Raised> {
     let result = || -> mlua::Result<(bool, Value, Option<Vec<String>>)> {
-        let meta = json::from_json(lua, &serde_json::Value::Object(meta.clone()))?;
-        let handle = TestHandle { name: name.to_owned(), meta }.into_lua(lua)?;
-        prelude.get::<Function>("run_body")?.call((body, handle))
+        let meta = json::from_json(lua, &serde_json::Value::Object(case.meta.clone()))?;
+        let handle = TestHandle { name: case.name.clone(), meta, profile: case.profile.clone(), serial: case.serial };
+        prelude.get::<Function>("run_body")?.call((&case.body, handle.into_lua(lua)?))
     };
     match result() {
         Ok((true, ..)) => Ok(()),
-        Ok((false, value, trace)) => Err((raised_message(lua, &value), trace.unwrap_or_default())),
-        Err(error) => Err((lua_message(&error), Vec::new())),
+        Ok((false, value, trace)) => {
+            let message = raised_message(lua, &value);
+            Err(Raised { value, message, trace: trace.unwrap_or_default() })
+        }
+        Err(error) => Err(Raised { value: Value::Nil, message: lua_message(&error), trace: Vec::new() }),
     }
 }
 
@@ -173,15 +226,17 @@ pub fn raised_message(lua: &Lua, value: &Value) -> String {
     }
 }
 
+/// What became of a test: that it was stopped weighs most, then failed assertions, `t:skip`, the error that left its body,
+/// and a step whose error was swallowed.
 fn judge(
     done: &mut TestDone,
     limit: Option<Duration>,
-    stopped: Option<(CancelReason, Vec<Place>)>,
-    failures: Vec<super::file_state::Failure>,
-    skipped: Option<String>,
-    outcome: Outcome,
+    stopped: Option<CancelReason>,
+    test: &mut CurrentTest,
+    outcome: Result<(), Raised>,
 ) {
-    if let Some((reason, stopped_at)) = stopped {
+    let strings = |trace: &[Place]| trace.iter().map(ToString::to_string).collect();
+    if let Some(reason) = stopped {
         // An assertion that failed before the test was stopped is told as well.
         done.status = if reason == CancelReason::Interrupted { TestStatus::Failed } else { TestStatus::TimedOut };
         let mut message = match (reason, limit) {
@@ -191,28 +246,32 @@ fn judge(
             }
             (reason, _) => reason.to_string(),
         };
-        for failure in &failures {
+        for failure in &test.failures {
             message.push_str(&format!("\nbefore that: {}", failure.message));
         }
         done.message = Some(message);
-        done.trace = stopped_at.iter().map(ToString::to_string).collect();
+        done.trace = strings(&test.stopped_at);
         return;
     }
-    if let Some(failure) = failures.into_iter().next() {
+    if !test.failures.is_empty() {
+        let failure = test.failures.swap_remove(0);
         done.status = TestStatus::Failed;
         done.message = Some(failure.message);
-        done.trace = failure.trace.iter().map(ToString::to_string).collect();
-        return;
-    }
-    if let Some(reason) = skipped {
+        done.trace = strings(&failure.trace);
+    } else if let Some(reason) = test.skipped.take() {
         done.status = TestStatus::Skipped;
         done.message = Some(reason);
-        return;
-    }
-    if let Err((message, trace)) = outcome {
+    } else if let Err(raised) = outcome {
         done.status = TestStatus::Failed;
-        done.message = Some(without_place(&message, &trace).to_owned());
-        done.trace = trace;
+        done.message = Some(without_place(&raised.message, &raised.trace).to_owned());
+        done.trace = raised.trace;
+    } else if !test.failed_steps.is_empty() {
+        let failure = test.failed_steps.swap_remove(0);
+        done.status = TestStatus::Failed;
+        done.message = Some(failure.message);
+        done.trace = strings(&failure.trace);
+    } else {
+        done.status = TestStatus::Passed;
     }
 }
 

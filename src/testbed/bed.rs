@@ -13,6 +13,7 @@ use super::artifacts::Artifacts;
 use super::error::VmError;
 use super::images::ImageCache;
 use super::options::VmOptions;
+use super::pool::Pool;
 use super::vm::Vm;
 use crate::project::{Profile, Project};
 use crate::qemu::Accel;
@@ -72,6 +73,8 @@ pub struct TestbedSettings {
     pub cwd: PathBuf,
     /// Where attachments and console logs are kept.
     pub artifacts: Artifacts,
+    /// What all machines may use together.
+    pub pool: Pool,
 }
 
 pub(super) struct Shared {
@@ -160,6 +163,17 @@ impl Testbed {
         Ok(Arc::new(Vm::new(reference, Arc::new(profile), options, self.clone())))
     }
 
+    /// Whether there is a profile of this name.
+    ///
+    /// # Errors
+    /// A message that says what there is.
+    pub fn check_profile(&self, name: &str) -> Result<(), String> {
+        match &self.shared.settings.project {
+            None => Err(VmError::NoConfig.to_string()),
+            Some(project) => project.profile(name).map(drop).map_err(|error| error.to_string()),
+        }
+    }
+
     /// What makes every boot of this run impossible, once that is known.
     pub fn broken(&self) -> Option<String> {
         self.shared.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -217,6 +231,11 @@ impl Testbed {
             _ => TCG_FACTOR,
         };
         (time * factor).mul_f64(profile.timeout_scale)
+    }
+
+    /// What all machines may use together.
+    pub fn pool(&self) -> Pool {
+        self.shared.settings.pool
     }
 
     /// The files that are kept with the report.

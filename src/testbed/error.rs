@@ -62,6 +62,13 @@ pub enum VmError {
         /// The state it is in.
         state: &'static str,
     },
+    /// The test or file that created it has ended.
+    Retired {
+        /// The VM.
+        vm: String,
+        /// The test; none for a VM of file scope.
+        test: Option<String>,
+    },
     /// A file or value of the profile can't be used.
     Image {
         /// The VM.
@@ -169,6 +176,10 @@ impl fmt::Display for VmError {
             Self::State { vm, op, state } => {
                 write!(f, "vm `{vm}`: {op}: the VM is {}{}", article(state), hint(op, state))
             }
+            Self::Retired { vm, test: Some(test) } => {
+                write!(f, "vm `{vm}`: boot: its test has ended (`{test}`), and the VM with it")
+            }
+            Self::Retired { vm, test: None } => write!(f, "vm `{vm}`: boot: its file has ended, and the VM with it"),
             Self::Image { vm, profile, key, message } => {
                 write!(f, "vm `{vm}`: profile `{profile}`: `{key}`: {message}")
             }

@@ -6,47 +6,26 @@ use super::vm::Vm;
 use crate::foundation::cancel::{CancelReason, CancelToken};
 use crate::run_events::StopReason;
 
-struct Entry {
-    vm: Arc<Vm>,
-    place: Option<String>,
-}
-
 /// Owns machines; `stop` takes them down.
 #[derive(Default)]
 pub struct Scope {
-    entries: Vec<Entry>,
+    vms: Vec<Arc<Vm>>,
 }
 
 impl Scope {
-    /// The machine `name`.
-    pub fn find(&self, name: &str) -> Option<Arc<Vm>> {
-        self.entries.iter().find(|entry| entry.vm.name() == name).map(|entry| Arc::clone(&entry.vm))
-    }
-
-    /// Where the machine `name` was created, as `file:line`.
-    pub fn place_of(&self, name: &str) -> Option<String> {
-        let entry = self.entries.iter().find(|entry| entry.vm.name() == name)?;
-        Some(entry.place.clone().unwrap_or_else(|| "an unknown place".to_owned()))
-    }
-
-    /// Adds a machine that was created at `place`.
-    pub fn insert(&mut self, vm: Arc<Vm>, place: Option<String>) {
-        self.entries.push(Entry { vm, place });
-    }
-
-    /// The names, in the order of creation.
-    pub fn names(&self) -> Vec<String> {
-        self.entries.iter().map(|entry| entry.vm.name().to_owned()).collect()
+    /// Adds a machine.
+    pub fn insert(&mut self, vm: Arc<Vm>) {
+        self.vms.push(vm);
     }
 
     /// The machines, in the order of creation.
     pub fn vms(&self) -> Vec<Arc<Vm>> {
-        self.entries.iter().map(|entry| Arc::clone(&entry.vm)).collect()
+        self.vms.clone()
     }
 
     /// Empties the scope and hands its machines to whoever stops them.
     pub fn take(&mut self) -> Vec<Arc<Vm>> {
-        self.entries.drain(..).map(|entry| entry.vm).collect()
+        std::mem::take(&mut self.vms)
     }
 
     /// Stops `vms` at once, all together, and returns when every QEMU is gone. `token` says why, where it was cancelled.

@@ -50,6 +50,8 @@ impl VmState {
 
 struct Inner {
     state: VmState,
+    /// Its scope has ended: it can't be booted again.
+    retired: bool,
     options: VmOptions,
     /// Of the newest boot, also after its end: the console logs outlive QEMU.
     running: Option<Arc<Running>>,
@@ -67,7 +69,7 @@ pub struct Vm {
 impl Vm {
     /// A machine in the state `created`.
     pub fn new(reference: VmRef, profile: Arc<Profile>, options: VmOptions, bed: Testbed) -> Self {
-        let inner = Mutex::new(Inner { state: VmState::Created, options, running: None });
+        let inner = Mutex::new(Inner { state: VmState::Created, retired: false, options, running: None });
         Self { reference, profile, bed, handles: Handles::default(), inner }
     }
 
@@ -131,6 +133,9 @@ impl Vm {
     pub async fn boot(&self, later: VmOptions) -> Result<(), VmError> {
         let options = {
             let mut inner = self.inner();
+            if inner.retired {
+                return Err(VmError::Retired { vm: self.name().to_owned(), test: self.reference.test.clone() });
+            }
             if !matches!(inner.state, VmState::Created | VmState::Shutdown | VmState::Dead) {
                 return Err(self.wrong_state("boot", inner.state));
             }
@@ -183,6 +188,7 @@ impl Vm {
     pub async fn destroy(&self, reason: StopReason) {
         {
             let mut inner = self.inner();
+            inner.retired = true;
             if matches!(inner.state, VmState::Booted | VmState::Paused | VmState::Booting) {
                 inner.state = VmState::Shutdown;
             }

@@ -7,6 +7,9 @@ use crate::run_events::{ConsoleTail, FileError, SourceLine, Step, TestDone, Test
 const INDENT: &str = "    ";
 const DEEPER: &str = "      ";
 
+/// More steps than this that passed are only counted, unless `-v` asks for all.
+const STEPS: usize = 20;
+
 /// How much of a console is shown, in bytes.
 const CONSOLE_TAIL: usize = 4096;
 
@@ -39,6 +42,17 @@ pub(super) fn details(test: &TestDone, paint: Paint) -> String {
         out += &format!("{INDENT}attached `{}` ({} bytes){place}\n", one_line(&attachment.name), attachment.size);
     }
     out
+}
+
+/// The steps of a test that did not fail; of many that passed only their number.
+pub(super) fn steps(test: &TestDone, paint: Paint) -> String {
+    let passed = test.steps.iter().filter(|step| step.status == TestStatus::Passed).count();
+    if passed <= STEPS {
+        return test.steps.iter().map(|each| step(each, paint)).collect();
+    }
+    let others: String =
+        test.steps.iter().filter(|step| step.status != TestStatus::Passed).map(|each| step(each, paint)).collect();
+    format!("{INDENT}{passed} steps {}\n{others}", paint.paint(Style::Good, "PASS"))
 }
 
 /// What broke a file, apart from its tests.

@@ -166,11 +166,18 @@ impl Renderer {
             _ if self.verbosity == Verbosity::Quiet => String::new(),
             TestStatus::Skipped => {
                 let reason = test.message.as_ref().map(|text| format!(" ({})", one_line(text))).unwrap_or_default();
-                format!("{} {label}{reason}\n", self.paint.paint(Style::Careful, "SKIP"))
+                format!(
+                    "{} {label}{reason}\n{}",
+                    self.paint.paint(Style::Careful, "SKIP"),
+                    failure::steps(test, self.paint)
+                )
             }
             TestStatus::Passed | TestStatus::Flaky => {
                 let flaky = if test.status == TestStatus::Flaky { ", flaky" } else { "" };
-                let details = if self.is_verbose() { failure::details(test, self.paint) } else { String::new() };
+                let details = match self.is_verbose() {
+                    true => failure::details(test, self.paint),
+                    false => failure::steps(test, self.paint),
+                };
                 format!("{} {label} ({took}{flaky})\n{details}", self.paint.paint(Style::Good, "PASS"))
             }
         }

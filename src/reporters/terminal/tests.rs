@@ -263,3 +263,15 @@ fn the_consumer_writes_what_is_rendered() {
     sink.finish().unwrap();
     assert!(out.text().starts_with("PASS a: t (1.00s)\n\n1 passed, 0 failed, 0 skipped (1 file"), "{}", out.text());
 }
+
+#[test]
+fn steps_of_a_test_that_passed_are_shown_and_many_are_counted() {
+    let step = |name: &str, status| Step { name: name.into(), status, duration: 0.1, message: None };
+    let steps = vec![step("one", TestStatus::Passed), step("two", TestStatus::Skipped)];
+    let text = show(vec![test(TestDone { steps, ..done("a", "t", TestStatus::Passed, 1.0) })]);
+    assert_eq!(text, "PASS a: t (1.00s)\n    step PASS one (0.10s)\n    step SKIP two (0.10s)\n");
+    let mut steps = vec![step("ok", TestStatus::Passed); 21];
+    steps.push(step("left", TestStatus::Skipped));
+    let text = show(vec![test(TestDone { steps, ..done("a", "t", TestStatus::Passed, 1.0) })]);
+    assert_eq!(text, "PASS a: t (1.00s)\n    21 steps PASS\n    step SKIP left (0.10s)\n");
+}

@@ -1,0 +1,3 @@
+-- A syntax error.
+local x = 1
+local = 2
