@@ -111,7 +111,7 @@ fn pending() -> Vec<String> {
     let have: Vec<String> = names.iter().map(|name| short(name)).collect();
     let lines = provium::lua_api::STUBS.iter().flat_map(|(_, text)| text.lines());
     let declared = lines.filter_map(|line| line.strip_prefix("function ")?.split('(').next()).map(short);
-    let options = ["rng_seed", "t.profile"].map(str::to_owned);
+    let options = ["rng_seed", "console:read("].map(str::to_owned);
     options
         .into_iter()
         .chain(declared.filter(|name| !have.contains(name)).flat_map(|name| [format!(":{name}("), format!(".{name}(")]))
