@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
 use super::error::AgentError;
+use super::mailbox::{Backlog, Mailbox, Sender, mailbox};
 use super::turn::{Ticket, Turn};
 use crate::agent_protocol::{Hello, Incoming, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
 
@@ -17,7 +18,7 @@ const WAITING_FRAMES: usize = 16;
 
 /// The requests that wait for messages; none once the connection is over.
 struct Waiting {
-    requests: HashMap<u32, mpsc::UnboundedSender<ToHost>>,
+    requests: HashMap<u32, Sender>,
     ended: Option<String>,
 }
 
@@ -25,6 +26,8 @@ struct Shared {
     waiting: Mutex<Waiting>,
     next: AtomicU32,
     frames: mpsc::Sender<Vec<u8>>,
+    /// What the requests have not taken yet.
+    backlog: Arc<Backlog>,
     /// Stops both tasks: a guest that was given up is neither listened to nor waited for.
     over: watch::Sender<bool>,
     hello: Hello,
@@ -51,7 +54,7 @@ impl Shared {
         let mut waiting = self.waiting();
         let unwanted = match waiting.requests.get(&request) {
             None => Some(message),
-            Some(sender) => sender.send(message).err().map(|mpsc::error::SendError(message)| message),
+            Some(sender) => sender.send(message).err(),
         };
         if let Some(message) = unwanted {
             waiting.requests.remove(&request);
@@ -124,8 +127,15 @@ where
     let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
     let runtime = tokio::runtime::Handle::current();
     let next = AtomicU32::new(1);
-    let shared =
-        Arc::new(Shared { waiting, next, frames, over: watch::Sender::new(false), hello: hello.clone(), runtime });
+    let shared = Arc::new(Shared {
+        waiting,
+        next,
+        frames,
+        backlog: Arc::default(),
+        over: watch::Sender::new(false),
+        hello: hello.clone(),
+        runtime,
+    });
     tokio::spawn(until_over(shared.over.subscribe(), read(reader, incoming, Arc::clone(&shared))));
     tokio::spawn(until_over(shared.over.subscribe(), write(writer, queue, Arc::downgrade(&shared))));
     let client = AgentClient { shared, turn: None };
@@ -162,6 +172,7 @@ async fn next_message(
 /// Hands all messages to their requests, up to the end of the connection.
 async fn read(mut reader: impl AsyncRead + Unpin, mut incoming: Incoming, shared: Arc<Shared>) {
     let why = loop {
+        shared.backlog.room().await;
         match next_message(&mut reader, &mut incoming).await {
             Ok((request, message)) => shared.deliver(request, message),
             Err(AgentError::Closed(why)) => break why,
@@ -212,7 +223,7 @@ impl AgentClient {
     /// When the connection is over.
     pub(super) fn open(&self) -> Result<Conversation, AgentError> {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, messages) = mpsc::unbounded_channel();
+        let (sender, messages) = mailbox(&self.shared.backlog);
         let mut waiting = self.shared.waiting();
         if let Some(why) = &waiting.ended {
             return Err(AgentError::Closed(why.clone()));
@@ -287,7 +298,7 @@ impl RequestSender {
 /// One request and its messages. Dropping it before its end gives the request up in the guest as well.
 pub(super) struct Conversation {
     to_guest: RequestSender,
-    messages: mpsc::UnboundedReceiver<ToHost>,
+    messages: Mailbox,
     finished: bool,
     ticket: Option<Ticket>,
     keeps_turn: bool,
@@ -338,7 +349,7 @@ impl Conversation {
             // All is sent: the next request of a batch may be.
             self.ticket = None;
         }
-        self.messages.recv().await.ok_or_else(|| self.to_guest.closed())
+        self.messages.next().await.ok_or_else(|| self.to_guest.closed())
     }
 
     /// The request is over: nothing is given up by dropping it.
@@ -363,7 +374,7 @@ impl Drop for Conversation {
             return;
         }
         shared.send_later(*number, &ToGuest::Cancel);
-        while let Ok(message) = self.messages.try_recv() {
+        while let Some(message) = self.messages.take() {
             shared.discard(&message);
         }
     }

@@ -15,6 +15,11 @@ fn the_host_s_end_survives_any_guest() {
     fuzzing::in_a_child("agent_client::fuzz::target");
 }
 
+#[test]
+fn a_guest_that_never_stops_is_bounded() {
+    fuzzing::in_a_child("agent_client::fuzz::flood");
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
@@ -113,4 +118,35 @@ async fn babble(writer: &mut OwnedWriteHalf, mut bytes: Vec<u8>, random: &mut Ra
         }
     }
     writer.write_all(&bytes).await
+}
+
+/// Endless output for a request that does not look at it, as when another branch of `parallel` is busy: the guest is no longer
+/// listened to before that fills the memory (`in_a_child` limits it).
+#[test]
+#[ignore = "runs in a process of its own"]
+fn flood() {
+    fuzzing::begin();
+    runtime().block_on(async {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (_reader, mut writer) = theirs.into_split();
+        let mut bytes = Vec::new();
+        ToHost::Hello(hello(&mut Random::new(7))).encode(0, &mut bytes);
+        ToHost::Pong.encode(1, &mut bytes);
+        writer.write_all(&bytes).await.unwrap();
+        let (client, _) = connect(ours).await.unwrap();
+        let mut request = Box::pin(client.read_file(b"/a"));
+        // Looked at once, so that it is sent.
+        tokio::select! {
+            biased;
+            _ = &mut request => unreachable!("it has no answer yet"),
+            () = tokio::task::yield_now() => {}
+        }
+        bytes.clear();
+        ToHost::Data(vec![7; 60_000]).encode(2, &mut bytes);
+        let flooding = async { while writer.write_all(&bytes).await.is_ok() {} };
+        assert!(tokio::time::timeout(Duration::from_secs(3), flooding).await.is_err(), "the connection ended");
+        drop(writer);
+        // What came is not lost, and the rest is read once there is room.
+        assert!(matches!(request.await, Err(AgentError::Closed(_))));
+    });
 }

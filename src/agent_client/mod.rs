@@ -9,6 +9,7 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 mod kernel;
+mod mailbox;
 mod processes;
 mod requests;
 mod syscalls;
