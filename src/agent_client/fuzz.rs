@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 
 use super::*;
-use crate::agent_protocol::{Hello, Op, PROTOCOL_VERSION, ToHost, golden_to_host};
+use crate::agent_protocol::{Hello, Op, PROTOCOL_VERSION, ToGuest, ToHost, golden_to_guest, golden_to_host};
 use crate::foundation::fuzzing::{self, Random};
 
 #[test]
@@ -38,17 +38,24 @@ fn hello(random: &mut Random) -> Hello {
 fn target() {
     fuzzing::begin();
     let runtime = runtime();
-    let count = fuzzing::rounds(|random| runtime.block_on(round(random)));
-    println!("{count} rounds");
+    let mut connected = 0;
+    let count = fuzzing::rounds(|random| connected += runtime.block_on(round(random)));
+    println!("{count} rounds, {connected} connected");
+    assert!(count < 100 || connected > count / 3, "hardly a round went beyond the hello");
 }
 
-async fn round(mut random: Random) {
+/// Whether the guest was accepted.
+async fn round(mut random: Random) -> u64 {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let guest = tokio::spawn(guest(theirs, Random::new(random.next())));
-    if let Ok((client, _)) = connect(ours).await {
-        ask(&client, &mut random).await;
+    let connected = connect(ours).await;
+    if let Ok((client, _)) = &connected {
+        ask(client, &mut random).await;
     }
+    let accepted = u64::from(connected.is_ok());
+    drop(connected);
     guest.await.unwrap();
+    accepted
 }
 
 /// All requests at once; each ends in one way or the other.
@@ -57,16 +64,57 @@ async fn ask(client: &AgentClient, random: &mut Random) {
     let spec = RunSpec { stdin, timeout: Some(Duration::from_secs(1)), ..RunSpec::default() };
     let data = vec![1; random.below(200_000)];
     let given_up = tokio::time::timeout(Duration::from_millis(1), client.read_file(b"/given/up"));
+    let calls = async {
+        let call = golden_call();
+        let _ = tokio::join!(client.syscall(call.clone()), client.read_mem(0, 100), client.signal_all(1));
+        if let Ok(mut under_way) = client.syscall_async(call).await {
+            let _ = under_way.result().await;
+        }
+    };
+    let processes = async {
+        let Ok(mut process) = client.start("run_async", RunSpec::default()).await else { return };
+        let _ = process.input.stdin(b"x").await;
+        while let Ok(event) = process.output.next().await {
+            if matches!(event, ProcessEvent::Ended(..)) {
+                break;
+            }
+        }
+    };
+    let streams = async {
+        let Ok(mut stream) = client.fd_stream(3).await else { return };
+        while let Ok(Some(_)) = stream.next().await {}
+    };
+    let worker = async {
+        if let Ok(worker) = client.spawn_worker().await {
+            let _ = worker.agent().ping().await;
+        }
+    };
+    let module = client.load_module("m", &data, "");
     let _ = tokio::join!(
         client.run(spec),
         client.read_file(b"/a"),
         client.write_file(b"/b", &data, None),
         client.op(Op::GetClock),
         client.op(Op::Exists(b"/c".to_vec())),
-        client.run(RunSpec::default()),
+        client.list_directory(b"/"),
+        client.read_descriptor(3, Some(10)),
+        client.write_descriptor(3, b"y"),
+        calls,
+        processes,
+        streams,
+        worker,
+        module,
         given_up,
         client.poweroff(),
     );
+}
+
+fn golden_call() -> SyscallRequest {
+    let calls = golden_to_guest().into_iter().find_map(|(message, _)| match message {
+        ToGuest::Syscall(call) => Some(call),
+        _ => None,
+    });
+    calls.unwrap()
 }
 
 /// A guest that begins well, most of the time, and then says what it likes.
@@ -97,9 +145,9 @@ async fn babble(writer: &mut OwnedWriteHalf, mut bytes: Vec<u8>, random: &mut Ra
     let golden = golden_to_host();
     for _ in 0..random.below(200) {
         let start = bytes.len();
-        let request = u32::try_from(random.below(12)).unwrap_or_default();
+        let request = u32::try_from(random.below(20)).unwrap_or_default();
         match random.below(12) {
-            0 => bytes.extend(random.bytes()),
+            0 if random.one_in(10) => bytes.extend(random.bytes()),
             1 => ToHost::Data(random.bytes()).encode(request, &mut bytes),
             2 => ToHost::Stdout(random.bytes()).encode(request, &mut bytes),
             _ => random.pick(&golden).0.encode(request, &mut bytes),

@@ -7,6 +7,8 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 use crate::agent_protocol::{OpError, OpReply, golden_to_guest};
 use crate::foundation::fuzzing::{self, Random};
@@ -21,12 +23,18 @@ fn the_guest_s_end_survives_any_host() {
 fn target() {
     fuzzing::begin();
     let count = fuzzing::rounds(round);
-    println!("{count} rounds");
+    let jobs = JOBS.load(Ordering::Relaxed);
+    println!("{count} rounds, {jobs} jobs");
+    assert!(jobs > count, "hardly a message reached the dispatch");
 }
+
+/// How many jobs came out of the dispatch.
+static JOBS: AtomicU64 = AtomicU64::new(0);
 
 /// Answers jobs without doing them.
 fn harmless(jobs: Receiver<(u32, ToGuest)>, shared: Arc<Shared>, _: Option<Root>) -> io::Result<()> {
     let answer = move |(request, message)| {
+        JOBS.fetch_add(1, Ordering::Relaxed);
         let refused = || OpError { op: "o".to_owned(), subject: String::new(), errno: 1, detail: String::new() };
         match message {
             ToGuest::Run(_) => {
@@ -60,10 +68,12 @@ fn round(mut random: Random) {
     }
     // The agent may have ended the connection.
     let _ = say(&host, bytes, &mut random);
-    host.shutdown(std::net::Shutdown::Both).unwrap();
-    drop(host);
+    // A host that reads hears the rest; one that does not is gone at once.
+    let how = if reading.is_some() { std::net::Shutdown::Write } else { std::net::Shutdown::Both };
+    host.shutdown(how).unwrap();
     // An end with an error is fine, a panic is not.
     let _ = agent.join().unwrap();
+    drop(host);
     if let Some(reading) = reading {
         reading.join().unwrap();
     }
@@ -81,13 +91,13 @@ fn say(mut host: &UnixStream, mut bytes: Vec<u8>, random: &mut Random) -> io::Re
         let start = bytes.len();
         let request = u32::try_from(random.below(8)).unwrap_or_default();
         match random.below(12) {
-            0 => bytes.extend(random.bytes()),
+            0 if random.one_in(10) => bytes.extend(random.bytes()),
             1 => ToGuest::Data(random.bytes()).encode(request, &mut bytes),
             2 => ToGuest::Stdin(random.bytes()).encode(request, &mut bytes),
             3 => ToGuest::ReadFile(random.bytes()).encode(request, &mut bytes),
             _ => random.pick(&golden).0.encode(request, &mut bytes),
         }
-        if random.one_in(30) {
+        if random.one_in(60) {
             let mut damaged = bytes.split_off(start);
             random.damage(&mut damaged);
             bytes.extend(damaged);
