@@ -63,9 +63,11 @@ function t:log(value) end
 ---@param bytes string Its content.
 function t:attach(name, bytes) end
 
----A sub-result of its own in every output. The first step that fails ends the test.
+---Calls `fn` as a sub-result of its own in every output; returns what it returns. The first step that fails ends the test.
+---@generic T
 ---@param name string
----@param fn fun()
+---@param fn fun(t: provium.Test): T
+---@return T
 function t:step(name, fn) end
 
 ---Turns KTAP or TAP lines, as of KUnit or kselftest, into sub-results.
