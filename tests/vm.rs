@@ -177,3 +177,135 @@ fn fast_boot_enters_the_unpacked_kernel() {
     assert_eq!(kept(), first);
     common::provium(dir.path(), &["profile", "show", "fast"]).expect(0).says(&["no KASLR", "i8042.noaux quiet"]);
 }
+
+#[test]
+fn an_image_that_brings_the_agent_itself() {
+    let guest = common::guest();
+    let text = format!("[profiles.linux]\nkernel = {:?}\ninitrd = 'own'\ninject_agent = false\n", guest.kernel);
+    let dir = common::directory(&[("provium.toml", &text)]);
+    let agent = Path::new(env!("CARGO_BIN_EXE_provium-agent"));
+    // The prepared guest's archive, with the drivers, the agent and another init behind it.
+    let root = dir.path().join("root");
+    std::fs::create_dir_all(root.join("drivers")).unwrap();
+    std::fs::copy(agent, root.join("provium-agent")).unwrap();
+    let release = std::fs::read_dir(guest.modules.join("lib/modules")).unwrap().next().unwrap().unwrap().path();
+    let order = provium::qemu::load_order(
+        &release,
+        None,
+        &["virtio_pci", "virtio_console"].map(provium::qemu::Wanted::required),
+    );
+    let mut init = "#!/bin/sh\nmkdir -p /proc /sys /dev\nmount -t proc proc /proc\nmount -t sysfs sysfs /sys\n\
+                    mount -t devtmpfs devtmpfs /dev\n"
+        .to_owned();
+    for module in order.unwrap() {
+        std::fs::write(root.join("drivers").join(&module.name), &module.bytes).unwrap();
+        init.push_str(&format!("insmod /drivers/{}\n", module.name));
+    }
+    init.push_str("/provium-agent --serve &\nexec sleep 1000000\n");
+    std::fs::write(root.join("init"), init).unwrap();
+    let pack =
+        format!("chmod 755 init && {{ cat {:?}; find . | cpio -o -H newc --quiet | gzip -1; }} > ../own", guest.initrd);
+    let packed = std::process::Command::new("/bin/sh").args(["-c", &pack]).current_dir(&root).status().unwrap();
+    assert!(packed.success());
+    let test = "test('own', function(t)\n  local vm = provium:vm('v', 'linux'):boot()\n  \
+                t:assert_eq(vm:run('cat /proc/1/comm'):trim(), 'sleep')\n  t:assert_eq(vm:run('ls /.provium'):ok(), false)\n  \
+                t:assert(not vm:read_file('/proc/cmdline'):find('rdinit', 1, true))\nend)\n\
+                test('option', function(t)\n  \
+                local err = t:assert_raises(function() provium:vm('v', 'linux', {hostname = 'h'}):boot() end)\n  \
+                t:assert_contains(err, 'inject_agent')\n  t:assert_contains(err, 'hostname')\nend)\n";
+    std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
+    common::provium(dir.path(), &["test"]).expect(0);
+}
+
+#[test]
+fn an_image_that_should_have_brought_the_agent() {
+    let guest = common::guest();
+    let profile = format!("kernel = {:?}\ninitrd = {:?}\ninject_agent = false\n", guest.kernel, guest.initrd);
+    let test = "test('b', function(t) provium:vm('v', 'linux', {agent_timeout = '8s'}):boot() end)\n";
+    let dir = common::directory(&[("provium.toml", &format!("[profiles.linux]\n{profile}")), ("a.test.lua", test)]);
+    common::provium(dir.path(), &["test"]).expect(1).says(&[
+        "within 8s",
+        "inject_agent = false",
+        "provium-agent --serve",
+    ]);
+}
+
+#[test]
+fn initrds_of_several_parts() {
+    let guest = common::guest();
+    let dir = common::directory(&[("part/etc/part", "second\n")]);
+    let pack = format!(
+        "set -e; (cd part && find . | cpio -o -H newc --quiet) > plain; gzip -dc {0:?} > base; \
+         cat plain {0:?} > plain-gz; gzip -1c plain > gz; xz --check=crc32 -1c base > xz; cat xz gz > xz-gz; \
+         zstd -q -1 base -o zst; cat gz zst > gz-zst; head -c 4096 /dev/zero > zero; cat zero plain zero {0:?} > zeroes",
+        guest.initrd
+    );
+    let packed = std::process::Command::new("/bin/sh").args(["-c", &pack]).current_dir(dir.path()).status().unwrap();
+    assert!(packed.success());
+    let names = ["plain-gz", "xz-gz", "gz-zst", "zeroes"];
+    let profiles: String = names
+        .iter()
+        .map(|name| {
+            format!(
+                "[profiles.{name}]\nkernel = {:?}\nmodules = {:?}\ninitrd = '{name}'\n",
+                guest.kernel, guest.modules
+            )
+        })
+        .collect();
+    let test = "for _, name in ipairs{'plain-gz', 'xz-gz', 'gz-zst', 'zeroes'} do\n  test(name, function(t)\n    \
+                local vm = provium:vm('v', name):boot()\n    t:assert_eq(vm:run('cat /etc/part'):trim(), 'second')\n  end)\nend\n";
+    std::fs::write(dir.path().join("provium.toml"), profiles).unwrap();
+    std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
+    common::provium(dir.path(), &["test", "--timeout", "20m"]).expect(0);
+}
+
+#[test]
+fn a_root_device_without_an_initrd() {
+    let guest = common::guest();
+    let dir = common::directory(&[("root/etc/name", "on the disk\n")]);
+    // The busybox of the prepared guest, and an init of its own, on a file system of its own.
+    let script = format!(
+        "set -e; cd root; mkdir -p dev proc sys tmp sbin; gzip -dc {:?} | cpio -i -d --quiet 'bin/*'; \
+         printf '#!/bin/sh\\nmount -t proc proc /proc\\necho init is up\\nexec /bin/sleep 1000000\\n' > sbin/real; \
+         chmod 755 sbin/real; ln -s /sbin/real sbin/init; cd ..; truncate -s 32M disk; mkfs.ext4 -q -F -d root disk",
+        guest.initrd
+    );
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
+    let made =
+        std::process::Command::new("/bin/sh").args(["-c", &script]).current_dir(dir.path()).env("PATH", path).status();
+    assert!(made.unwrap().success());
+    let profile = |name: &str, cmdline: &str| {
+        format!(
+            "[profiles.{name}]\nkernel = {:?}\nmodules = {:?}\ncmdline = '{cmdline}'\nqemu_args = ['-drive', \
+             'file={}/disk,format=raw,if=none,id=root,snapshot=on', '-device', 'virtio-blk-pci,drive=root']\n",
+            guest.kernel,
+            guest.modules,
+            dir.path().display()
+        )
+    };
+    let config = [
+        profile("found", "root=/dev/vda rw"),
+        profile("readonly", "root=/dev/vda init=/sbin/real rootfstype=ext4"),
+        profile("missing", "root=/dev/vdz"),
+        profile("noinit", "root=/dev/vda init=/sbin/none"),
+        profile("fstype", "root=/dev/vda rootfstype=xfs"),
+    ];
+    let test = "test('found', function(t)\n  \
+                local vm = provium:vm('v', 'found', {files = {{path = '/etc/made', content = 'x'}}}):boot()\n  \
+                t:assert_eq(vm:run('cat /proc/1/comm'):trim(), 'sleep')\n  \
+                t:assert_eq(vm:read_file('/etc/name'), 'on the disk\\n')\n  t:assert_eq(vm:read_file('/etc/made'), 'x')\n  \
+                t:assert(vm:run('grep \" / ext4 rw\" /proc/mounts'):ok())\n  \
+                t:assert_eq(vm:run('test -e /.provium'):ok(), false)\n  t:assert(vm:run('test -b /dev/vda'):ok())\nend)\n\
+                test('readonly', function(t)\n  local vm = provium:vm('v', 'readonly'):boot()\n  \
+                t:assert(vm:run('grep \" / ext4 ro\" /proc/mounts'):ok())\nend)\n\
+                local function refused(name, ...)\n  local parts = {...}\n  test(name, function(t)\n    \
+                local err = t:assert_raises(function() provium:vm('v', name):boot() end)\n    \
+                for _, part in ipairs(parts) do t:assert_contains(err, part) end\n  end)\nend\n\
+                refused('missing', 'root=/dev/vdz', 'no such device', '`/dev/vda`')\n\
+                refused('noinit', 'root=/dev/vda', '/sbin/none', 'init=')\n\
+                refused('fstype', 'root=/dev/vda', 'mounted')\n";
+    std::fs::write(dir.path().join("provium.toml"), config.concat()).unwrap();
+    std::fs::write(dir.path().join("a.test.lua"), test).unwrap();
+    // Five boots are long on a busy machine.
+    common::provium(dir.path(), &["test", "--timeout", "20m"]).expect(0);
+}

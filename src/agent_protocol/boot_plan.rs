@@ -12,7 +12,7 @@ pub const LAUNCHER_PATH: &str = "/.provium/launcher";
 pub const PLAN_PATH: &str = "/.provium/boot";
 
 /// First bytes of a plan, with the version of its format.
-const MAGIC: &[u8] = b"provium-boot-1\n";
+const MAGIC: &[u8] = b"provium-boot-2\n";
 
 /// Who becomes PID 1 once the agent has started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +21,27 @@ pub enum GuestInit {
     Default,
     /// The program that the profile's own `rdinit=` names.
     Named(String),
+    /// The init on the device that `root=` names: there is no initrd.
+    Root(RootDevice),
     /// Nobody: there is no initrd, the launcher mounts what a system needs and collects orphans.
     None,
+}
+
+/// What the kernel's command line says of the root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDevice {
+    /// `root=`: a device, or the tag of a shared file system.
+    pub device: String,
+    /// `rootfstype=`; empty: whatever the kernel knows.
+    pub fs_types: Vec<String>,
+    /// `rootflags=`.
+    pub flags: String,
+    /// `rw` comes after `ro`.
+    pub writable: bool,
+    /// `rootwait`: the device may take for ever to appear.
+    pub wait: bool,
+    /// `init=`.
+    pub init: Option<String>,
 }
 
 /// A file that the launcher writes before init runs.

@@ -9,7 +9,7 @@ mod frame;
 mod message;
 mod ops;
 
-pub use boot_plan::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR, PlanError};
+pub use boot_plan::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR, PlanError, RootDevice};
 pub use errno::{errno_name, errno_text};
 pub use frame::{FrameError, HEADER, Incoming, LARGEST_PAYLOAD};
 #[cfg(test)]

@@ -10,13 +10,13 @@ use super::exit_code::Exit;
 use super::images::ImageFinder;
 use super::{output, session};
 use crate::foundation::cancel::CancelToken;
-use crate::foundation::path_error::describe_io;
+use crate::foundation::nix_value::Value;
 use crate::nix_realiser::Cancel;
 use crate::project::{Profile, Project};
 use crate::reporters::{ColourContext, Options, Terminal};
 use crate::run_events::{Consumer, ConsumerError, Event, EventKind, EventSink};
 use crate::scheduler;
-use crate::testbed::ProfileImages;
+use crate::testbed::{ProfileImages, check_images};
 
 /// Realises Nix values, runs `build` commands, and checks that files are there.
 ///
@@ -88,31 +88,30 @@ fn build(project: &Project, profiles: &[&Profile], finder: &ImageFinder) -> Resu
     let names: BTreeSet<String> = profiles.iter().map(|profile| profile.name.clone()).collect();
     finder.realise(project, &names).map_err(CommandError::environment)?;
     let mut text = String::new();
-    let mut missing = Vec::new();
+    let mut problems = Vec::new();
+    let mut exit = Exit::Usage;
     for profile in profiles {
         let images = finder.find(profile).map_err(|error| CommandError::environment(error.message))?;
-        for (key, path) in files(&images) {
-            match std::fs::metadata(path) {
-                Ok(_) => text.push_str(&format!("{} {key} {}\n", profile.name, path.display())),
-                Err(error) => missing.push(Problem {
-                    message: format!(
-                        "profile `{}`: `{key}`: can't use `{}`: {}",
-                        profile.name,
-                        path.display(),
-                        describe_io(&error)
-                    ),
-                    hints: Vec::new(),
-                }),
+        let wrong = check_images(&images, profile.arch.name());
+        for (key, path) in files(&images).into_iter().filter(|(key, _)| wrong.iter().all(|(of, _)| of != key)) {
+            text.push_str(&format!("{} {key} {}\n", profile.name, path.display()));
+        }
+        for (key, error) in wrong {
+            if profile.values().into_iter().any(|(of, setting)| of == key && matches!(setting.value, Value::Nix(_))) {
+                exit = Exit::Environment;
             }
+            let message = format!("profile `{}`: `{key}`: {error}", profile.name);
+            problems.push(Problem { message, hints: Vec::new() });
         }
     }
-    if missing.is_empty() { Ok(text) } else { Err(CommandError::several(Exit::Usage, missing)) }
+    if problems.is_empty() { Ok(text) } else { Err(CommandError::several(exit, problems)) }
 }
 
 fn files(images: &ProfileImages) -> Vec<(&'static str, &Path)> {
     let optional = [
         ("initrd", images.initrd.as_deref()),
         ("modules", images.modules.as_deref()),
+        ("vmlinux", images.vmlinux.as_deref()),
         ("cmdline_file", images.cmdline_file.as_deref()),
     ];
     let optional = optional.into_iter().filter_map(|(key, path)| Some((key, path?)));

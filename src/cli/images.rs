@@ -2,23 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::build_hook;
+use crate::foundation::digest::Digest;
 use crate::foundation::nix_value::{NixValue, Value};
 use crate::foundation::path_error::describe_io;
-use crate::foundation::process;
-use crate::nix_realiser::{self, Cancel, Progress, Realised, Realiser, Role, Wanted};
-use crate::project::{Profile, Project};
+use crate::nix_realiser::{self, Cancel, Known, Progress, RealiseError, Realised, Realiser, Role, Wanted};
+use crate::project::{Profile, Project, Setting};
 use crate::run_events::{
     EventKind, EventSink, ProfileRealiseDone, ProfileRealiseFailed, ProfileRealiseProgress, ProfileRealiseStarted,
     RealiseStep, RealisedPath, Warning,
 };
 use crate::testbed::{ImageError, ProfileImages};
-
-/// How much of a failed `build` command's output an error shows, in lines.
-const SHOWN_LINES: usize = 40;
 
 /// Finds the files of profiles, each value and each command once in a run.
 pub struct ImageFinder {
@@ -26,7 +23,10 @@ pub struct ImageFinder {
     directory: PathBuf,
     no_build: bool,
     cancel: Cancel,
+    state_dir: PathBuf,
     state: Mutex<State>,
+    /// Each `build` command with the place that it fills, and how it ended.
+    built: Mutex<BTreeMap<(String, PathBuf), Result<(), String>>>,
 }
 
 struct State {
@@ -34,15 +34,15 @@ struct State {
     /// Made with the first Nix value.
     realiser: Option<Realiser>,
     realised: BTreeMap<(NixValue, &'static str), Realised>,
-    built: BTreeSet<String>,
 }
 
 impl ImageFinder {
     /// Nothing is found yet. `cancel` ends a realisation under way.
     pub fn new(directory: PathBuf, options: nix_realiser::Options, sink: EventSink, cancel: Cancel) -> Self {
         let no_build = options.no_build;
-        let state = State { options, realiser: None, realised: BTreeMap::new(), built: BTreeSet::new() };
-        Self { sink, directory, no_build, cancel, state: Mutex::new(state) }
+        let state_dir = options.state_dir.clone();
+        let state = Mutex::new(State { options, realiser: None, realised: BTreeMap::new() });
+        Self { sink, directory, no_build, cancel, state_dir, state, built: Mutex::default() }
     }
 
     /// Realises the Nix values of `profiles`, and QEMU's, all at once.
@@ -99,6 +99,7 @@ impl ImageFinder {
                 }
                 "initrd" => images.initrd = Some(path),
                 "modules" => images.modules = Some(path),
+                "vmlinux" => images.vmlinux = Some(path),
                 "cmdline_file" => images.cmdline_file = Some(path),
                 _ => {}
             }
@@ -121,11 +122,7 @@ impl ImageFinder {
             profiles: profiles.into_iter().collect(),
             values: values.into_iter().collect(),
         }));
-        self.warn_of_unlocked(&missing);
-        let wanted: Vec<Wanted> = missing
-            .iter()
-            .map(|asked| Wanted { value: asked.value.clone(), role: asked.role.clone(), asked_by: asked.by() })
-            .collect();
+        let wanted: Vec<Wanted> = missing.iter().map(|asked| asked.wanted()).collect();
         let result = self.call(&mut state, &wanted);
         let duration = begun.elapsed().as_secs_f64();
         match result {
@@ -179,72 +176,95 @@ impl ImageFinder {
         realiser.realise(wanted, &mut progress, &self.cancel).map_err(|error| error.to_string())
     }
 
-    fn warn_of_unlocked(&self, asked: &[&Asked]) {
-        let unlocked: BTreeSet<(String, String)> = asked
-            .iter()
-            .filter(|asked| asked.value.is_unlocked_remote())
-            .map(|asked| (asked.value.to_string(), asked.by()))
-            .collect();
-        for (value, by) in unlocked {
-            self.sink.emit(EventKind::Warning(Warning {
-                message: format!("{by}: `{value}` names no revision, so it may be something else tomorrow"),
-                hint: Some("make it an input of the flake, whose lock file holds the revision".to_owned()),
-            }));
+    /// Runs the `build` commands of `profiles`, so that no test's time goes by meanwhile. What fails is told by the first
+    /// boot that needs it.
+    pub fn build_ahead<'a>(&self, profiles: impl IntoIterator<Item = &'a Profile>) {
+        for profile in profiles {
+            // Kept for `find`.
+            let _ = self.build(profile);
         }
     }
 
     /// Runs a profile's `build` command, once in a run.
     fn build(&self, profile: &Profile) -> Result<(), String> {
         let Some(line) = &profile.build else { return Ok(()) };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.built.insert(profile.name.clone()) {
+        if self.no_build {
+            return self.is_built(profile, line);
+        }
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (line.clone(), profile.build_out.clone());
+        if let Some(known) = built.get(&key) {
+            return known.clone();
+        }
+        let begun = Instant::now();
+        self.sink.emit(EventKind::ProfileRealiseStarted(ProfileRealiseStarted {
+            profiles: vec![profile.name.clone()],
+            values: vec![line.clone()],
+        }));
+        self.progress(RealiseStep::Hook, line.clone());
+        let result = self
+            .run_hook(line, &profile.build_out)
+            .map_err(|why| format!("profile `{}`, key `build`: `{line}` {why}", profile.name));
+        let duration = begun.elapsed().as_secs_f64();
+        self.sink.emit(match &result {
+            Ok(()) => EventKind::ProfileRealiseDone(ProfileRealiseDone { duration, paths: built_paths(profile) }),
+            Err(message) => {
+                EventKind::ProfileRealiseFailed(ProfileRealiseFailed { duration, message: message.clone() })
+            }
+        });
+        built.insert(key, result.clone());
+        result
+    }
+
+    /// Without building: whether all is there that the command would have made.
+    fn is_built(&self, profile: &Profile, line: &str) -> Result<(), String> {
+        let missing: Vec<String> = built_paths(profile)
+            .into_iter()
+            .filter(|made| !Path::new(&made.path).exists())
+            .map(|made| format!("\n  `{}`: `{}`", made.key, made.path))
+            .collect();
+        if missing.is_empty() {
             return Ok(());
         }
-        let failed = |why: String| format!("profile `{}`, key `build`: `{line}`: {why}", profile.name);
-        if self.no_build {
-            return Err(failed("not run because of --no-build".to_owned()));
-        }
-        self.sink.emit(EventKind::ProfileRealiseProgress(ProfileRealiseProgress {
-            step: RealiseStep::Hook,
-            text: line.clone(),
-            done: None,
-            expected: None,
-        }));
-        std::fs::create_dir_all(&profile.build_out).map_err(|error| {
-            failed(format!("can't create `{}`: {}", profile.build_out.display(), describe_io(&error)))
-        })?;
-        run_hook(line, &self.directory, &profile.build_out, &self.cancel).map_err(failed)
+        Err(format!(
+            "profile `{}`, key `build`: `{line}` was not run because of --no-build, and these are not there yet:{}\n\
+             hint: `provium build {}` makes them",
+            profile.name,
+            missing.concat(),
+            profile.name
+        ))
+    }
+
+    fn run_hook(&self, line: &str, out: &Path) -> Result<(), String> {
+        std::fs::create_dir_all(out)
+            .map_err(|error| format!("can't create `{}`: {}", out.display(), describe_io(&error)))?;
+        // Another run that builds the same would write the same files at the same time.
+        let name = format!("build-{}.lock", Digest::of(out.as_os_str().as_encoded_bytes()));
+        std::fs::create_dir_all(&self.state_dir)
+            .map_err(|error| format!("can't create `{}`: {}", self.state_dir.display(), describe_io(&error)))?;
+        let waiting = || self.progress(RealiseStep::Log, "waiting for another provium that is building".to_owned());
+        let _turn = nix_realiser::lock_file(&self.state_dir.join(name), waiting, &self.cancel)
+            .map_err(|error| error.to_string())?;
+        let mut told = |text: &str| self.progress(RealiseStep::Log, text.to_owned());
+        build_hook::run(line, &self.directory, out, &mut told, &self.cancel)
+    }
+
+    fn progress(&self, step: RealiseStep, text: String) {
+        let progress = ProfileRealiseProgress { step, text, done: None, expected: None };
+        self.sink.emit(EventKind::ProfileRealiseProgress(progress));
     }
 }
 
-/// Runs the command in a process group of its own, which `cancel` ends.
-fn run_hook(line: &str, directory: &Path, out: &Path, cancel: &Cancel) -> Result<(), String> {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new("/bin/sh");
-    command
-        .arg("-c")
-        .arg(format!("exec 2>&1; {}", line.replace("{out}", &out.to_string_lossy())))
-        .current_dir(directory)
-        .env("out", out)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .process_group(0);
-    let child = process::spawn(command, Vec::new()).map_err(|error| describe_io(&error))?;
-    let group = i32::try_from(child.id()).map_err(|_| "its process number is too large".to_owned())?;
-    let listening = cancel.listen(Box::new(move || {
-        // SAFETY: a signal to a group of ours; it is not collected while this listens.
-        unsafe { libc::kill(-group, libc::SIGTERM) };
-    }));
-    let output = child.wait_with_output().map_err(|error| describe_io(&error))?;
-    drop(listening);
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let lines: Vec<&str> = text.lines().collect();
-    let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-    let code = output.status.code().map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit {code}"));
-    Err(format!("{code}\n  {}", shown.join("\n  ")))
+/// The profile's files below the place that its `build` command fills.
+fn built_paths(profile: &Profile) -> Vec<RealisedPath> {
+    let built = |(key, setting): (&'static str, &Setting<Value>)| match &setting.value {
+        Value::Path(path) if path.starts_with(&profile.build_out) => {
+            let path = path.display().to_string();
+            Some(RealisedPath { profile: profile.name.clone(), key: key.to_owned(), value: path.clone(), path })
+        }
+        _ => None,
+    };
+    profile.values().into_iter().filter_map(built).collect()
 }
 
 /// A Nix value, and what asked for it.
@@ -257,6 +277,10 @@ struct Asked {
 }
 
 impl Asked {
+    fn wanted(&self) -> Wanted {
+        Wanted { value: self.value.clone(), role: self.role.clone(), asked_by: self.by() }
+    }
+
     fn by(&self) -> String {
         match self.profile.as_str() {
             "" => format!("`[provium]`, key `{}`", self.key),
@@ -279,6 +303,23 @@ fn wanted_by(profile: &Profile) -> Vec<Asked> {
         Value::Path(_) => None,
     };
     profile.values().into_iter().map(|(key, setting)| (key, &setting.value)).filter_map(asked).collect()
+}
+
+/// What is known of a profile's Nix values, by key, without building: one dry run.
+///
+/// # Errors
+/// Nix is not there, or can't evaluate one of them.
+pub fn known_values(
+    profile: &Profile,
+    options: nix_realiser::Options,
+) -> Result<BTreeMap<&'static str, Option<Known>>, RealiseError> {
+    let asked = wanted_by(profile);
+    if asked.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let wanted: Vec<Wanted> = asked.iter().map(Asked::wanted).collect();
+    let known = Realiser::new(options)?.known_without_building(&wanted)?;
+    Ok(asked.iter().map(|asked| asked.key).zip(known).collect())
 }
 
 /// The finder as the test bed calls it.

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod build;
+pub mod build_hook;
 pub mod completions;
 pub mod error;
 pub mod exit_code;

@@ -1,5 +1,7 @@
-//! `provium profile`: what provium.toml comes to. Builds and executes nothing.
+//! `provium profile`: what provium.toml comes to. Builds nothing and runs no `build` command; of Nix values one dry run
+//! tells what is known.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -8,11 +10,14 @@ use serde_json::json;
 use super::args::{GlobalArgs, OutputFormat, ProfileArgs, ProfileCommand};
 use super::error::CommandError;
 use super::exit_code::Exit;
+use super::images::known_values;
 use super::{output, session};
 use crate::agent_protocol::LAUNCHER_PATH;
 use crate::foundation::digest::Digest;
 use crate::foundation::nix_value::{NixSource, Value};
+use crate::foundation::path_error::PathContext;
 use crate::foundation::size::format_size;
+use crate::nix_realiser::Known;
 use crate::project::{CmdlineRequest, Origin, Profile, Project, effective_cmdline};
 
 /// Shows profiles.
@@ -27,7 +32,7 @@ pub fn run(global: &GlobalArgs, args: &ProfileArgs) -> Result<Exit, CommandError
         ProfileCommand::List { format: OutputFormat::Json } => output::print(list_json(&project))?,
         ProfileCommand::Show { name } => {
             let profile = project.profile(name).map_err(CommandError::usage)?;
-            output::print(show(&project, profile, &cwd)?)?;
+            output::print(show(global, &project, profile, &cwd)?)?;
         }
     }
     Ok(Exit::Success)
@@ -54,7 +59,7 @@ fn list_json(project: &Project) -> String {
     format!("{}\n", serde_json::Value::from(profiles))
 }
 
-fn show(project: &Project, profile: &Profile, cwd: &Path) -> Result<String, CommandError> {
+fn show(global: &GlobalArgs, project: &Project, profile: &Profile, cwd: &Path) -> Result<String, CommandError> {
     let mut text = format!("profile {}\n", profile.name);
     let shown = |origin: Option<&Origin>| match origin {
         Some(origin) => {
@@ -83,15 +88,24 @@ fn show(project: &Project, profile: &Profile, cwd: &Path) -> Result<String, Comm
             line(key, value);
         }
     }
+    if profile.build.is_some() {
+        line("build_out", &profile.build_out.display().to_string());
+    }
     if !profile.qemu_args.is_empty() {
         line("qemu_args", &profile.qemu_args.join(" "));
     }
+    let known = known_values(profile, session::nix_options(global, &project.directory, false)?)
+        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned());
     text.push_str("identifiers\n");
     for (key, setting) in profile.values().into_iter().filter(|(key, _)| ["kernel", "initrd", "modules"].contains(key))
     {
-        let _ = writeln!(text, "  {key:14} {}", identifier(&setting.value));
+        let _ = writeln!(text, "  {key:14} {}", identifier(key, &setting.value, &known));
     }
-    let _ = writeln!(text, "effective command line\n  {}", command_line(profile)?);
+    let (line, notice) = command_line(profile, &known)?;
+    let _ = writeln!(text, "effective command line\n  {line}");
+    if let Some(notice) = notice {
+        let _ = writeln!(text, "  ({notice})");
+    }
     if profile.fast_boot {
         text.push_str(
             "fast boot\n  through PVH, from the unpacked kernel: no decompressor runs, hence there is no KASLR\n  \
@@ -102,27 +116,45 @@ fn show(project: &Project, profile: &Profile, cwd: &Path) -> Result<String, Comm
     Ok(text)
 }
 
+/// What is known of the profile's Nix values by key, or why nothing is.
+type KnownValues = Result<BTreeMap<&'static str, Option<Known>>, String>;
+
 /// What the value is, as far as it is known without building.
-fn identifier(value: &Value) -> String {
-    match value {
-        Value::Path(path) if path.is_dir() => format!("directory {}", path.display()),
-        Value::Path(path) => match Digest::of_file(path) {
-            Ok(digest) => format!("blake3:{digest}"),
-            Err(_) => "absent".to_owned(),
+fn identifier(key: &str, value: &Value, known: &KnownValues) -> String {
+    let value = match value {
+        Value::Path(path) if path.is_dir() => return format!("directory {}", path.display()),
+        Value::Path(path) => {
+            return Digest::of_file(path).map_or_else(|_| "absent".to_owned(), |digest| format!("blake3:{digest}"));
+        }
+        Value::Nix(value) => value,
+    };
+    match known.as_ref().map(|known| known.get(key).and_then(Option::as_ref)) {
+        Ok(Some(Known { realised: Some(realised), .. })) => realised.path.display().to_string(),
+        Ok(Some(Known { store_path, realised: None })) => match &value.file {
+            Some(file) => format!("{store_path}/{file} (not built yet)"),
+            None => format!("{store_path} (not built yet)"),
         },
-        Value::Nix(value) => match &value.source {
-            NixSource::Store(_) => value.to_string(),
-            _ => format!("{value} (unknown until built)"),
-        },
+        Ok(None) => "unknown until built".to_owned(),
+        Err(_) if matches!(value.source, NixSource::Store(_)) => value.to_string(),
+        Err(why) => format!("unknown: {why}"),
     }
 }
 
-fn command_line(profile: &Profile) -> Result<String, CommandError> {
-    let file_text = match profile.cmdline_file.as_ref().map(|setting| &setting.value) {
-        Some(Value::Path(path)) => std::fs::read_to_string(path).unwrap_or_default(),
-        _ => String::new(),
+/// The line, and what is missing in it.
+fn command_line(profile: &Profile, known: &KnownValues) -> Result<(String, Option<String>), CommandError> {
+    let read = |path: &Path| std::fs::read_to_string(path).at("read", path).map_err(|error| error.to_string());
+    let text = match profile.cmdline_file.as_ref().map(|setting| &setting.value) {
+        None => Ok(String::new()),
+        Some(Value::Path(path)) => read(path),
+        Some(Value::Nix(_)) => {
+            let known = known.as_ref().ok().and_then(|known| known.get("cmdline_file")?.as_ref()?.realised.as_ref());
+            known.map_or_else(|| Err("it is unknown until built".to_owned()), |realised| read(&realised.path))
+        }
     };
+    let notice = text.as_ref().err().map(|why| format!("without the text of `cmdline_file`: {why}"));
+    let file_text = text.unwrap_or_default();
     let request =
         CmdlineRequest { profile, file_text: &file_text, replace: None, append: None, launcher: LAUNCHER_PATH };
-    effective_cmdline(&request).map(|effective| effective.line).map_err(CommandError::usage)
+    let effective = effective_cmdline(&request).map_err(CommandError::usage)?;
+    Ok((effective.line, notice))
 }

@@ -30,15 +30,11 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     let cwd = session::working_directory()?;
     let project = session::find_project(global, args.paths.first().map(PathBuf::as_path), &cwd)?;
     let selection = args.selection.selection();
-    let files: Vec<TestFile> = project::discover(project.as_deref(), &args.paths, &cwd)
-        .map_err(CommandError::usage)?
-        .into_iter()
-        .filter(|file| selection.selects_file(&file.display))
-        .collect();
+    let mut files = project::discover(project.as_deref(), &args.paths, &cwd).map_err(CommandError::usage)?;
+    let found = files.len();
+    files.retain(|file| selection.selects_file(&file.display));
     if args.output.list {
-        let lines: String = files.iter().map(|file| format!("{}\n", file.display)).collect();
-        output::print(lines)?;
-        return Ok(if files.is_empty() && !args.selection.allow_empty { Exit::NothingSelected } else { Exit::Success });
+        return list(&files, args.selection.allow_empty);
     }
     let directory = project.as_ref().map_or(cwd.clone(), |project| project.directory.clone());
     let nix_options = session::nix_options(global, &directory, args.running.no_build)?;
@@ -57,17 +53,11 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     let cancel = Cancel::new();
     let on_signal = cancel.clone();
     scheduler::watch_signals(interrupt.clone(), move |_| on_signal.cancel())?;
-    sink.emit(EventKind::RunStarted(RunStarted {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        qemu: None,
-        accelerator: None,
-        host: host_info(),
-        config: project.as_ref().map(|project| project.config.display().to_string()),
-    }));
+    sink.emit(run_started(project.as_deref()));
     let finder = Arc::new(ImageFinder::new(directory, nix_options, sink.clone(), cancel));
-    let (exit, error) = match realise(&finder, project.as_deref(), &files) {
-        Err(_) if interrupt.is_cancelled() => (Exit::Interrupted, None),
-        Err(message) => (Exit::Environment, Some(CommandError::environment(message))),
+    let ended = match realise(&finder, project.as_deref(), &files) {
+        Err(_) if interrupt.is_cancelled() => Ok(Exit::Interrupted),
+        Err(message) => Err(CommandError::environment(message)),
         Ok(()) => {
             let bed = Testbed::new(TestbedSettings {
                 runtime: runtime.handle().clone(),
@@ -82,29 +72,52 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 artifacts,
                 pool: Pool::of_machine(),
             });
-            run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt)
+            run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt).and_then(
+                |(exit, outcome)| {
+                    let empty = exit == Exit::NothingSelected;
+                    if empty { Err(nothing_selected(&outcome, files.len(), found)) } else { Ok(exit) }
+                },
+            )
         }
     };
+    let exit = ended.as_ref().map_or_else(CommandError::exit, |exit| *exit);
     sink.end_run(exit.run_status(), exit.code());
-    drop(finder);
-    drop(runtime_dir);
+    drop((finder, runtime_dir));
     sink.finish()?;
-    match error {
-        Some(error) => Err(error),
-        None => Ok(exit),
-    }
+    ended
 }
 
-/// Why nothing ran, where nothing did.
-fn nothing_selected(outcome: &RunOutcome, files: usize) -> CommandError {
-    let message = match files {
-        0 => "no test file is selected".to_owned(),
-        files => format!("no test of {files} file{} is selected", if files == 1 { "" } else { "s" }),
+/// QEMU and the accelerator are told once they are chosen: at the first boot.
+fn run_started(project: Option<&Project>) -> EventKind {
+    EventKind::RunStarted(RunStarted {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        qemu: None,
+        accelerator: None,
+        host: host_info(),
+        config: project.map(|project| project.config.display().to_string()),
+    })
+}
+
+fn list(files: &[TestFile], allow_empty: bool) -> Result<Exit, CommandError> {
+    output::print(files.iter().map(|file| format!("{}\n", file.display)).collect::<String>())?;
+    Ok(if files.is_empty() && !allow_empty { Exit::NothingSelected } else { Exit::Success })
+}
+
+/// Why nothing ran, where nothing did: of `found` files the selection has `files`.
+fn nothing_selected(outcome: &RunOutcome, files: usize, found: usize) -> CommandError {
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let message = match (files, found) {
+        (0, 0) => "no test file is selected: there is none".to_owned(),
+        (0, found) => {
+            format!("no test file is selected: `--filter` leaves none of the {found} file{} found", plural(found))
+        }
+        (files, _) => format!("no test of {files} file{} is selected", plural(files)),
     };
     let error = CommandError::new(Exit::NothingSelected, message);
-    match (outcome.left_out_as_slow, files) {
+    match (outcome.left_out_as_slow, found) {
         (0, 0) => error.hint("test files are called `*.test.lua`; --allow-empty makes this no error"),
         (0, _) => error.hint("--allow-empty makes this no error"),
+        (1, _) => error.hint("a slow one was left out: --include-slow runs it"),
         (slow, _) => error.hint(format!("{slow} slow ones were left out: --include-slow runs them")),
     }
 }
@@ -122,7 +135,7 @@ fn consumers(global: &GlobalArgs, args: &TestArgs) -> Result<Vec<Box<dyn Consume
         }
         OutputFormat::Json => {
             let err = std::io::stderr();
-            consumers.push(Box::new(JsonLines::new(std::io::stdout())));
+            consumers.push(Box::new(JsonLines::new(output::reserve_stdout()?)));
             consumers.push(Box::new(Terminal::new(options(err.is_terminal()), err)));
         }
     }
@@ -139,7 +152,13 @@ fn realise(finder: &ImageFinder, project: Option<&Project>, files: &[TestFile]) 
         return Ok(());
     }
     let paths: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
-    finder.realise(project, &project::profiles_named_in(project, &paths))
+    let reach = project::profiles_named_in(project, &paths);
+    finder.realise(project, &reach.profiles)?;
+    // Not where all profiles are but a guess: most of them may never be booted.
+    if !reach.guessed {
+        finder.build_ahead(project.profiles.values().filter(|profile| reach.profiles.contains(&profile.name)));
+    }
+    Ok(())
 }
 
 fn machine(args: &TestArgs, finder: &ImageFinder, project: Option<&Project>) -> MachineRequest {
@@ -168,20 +187,15 @@ fn run_files(
     bed: &Testbed,
     sink: &EventSink,
     interrupt: &CancelToken,
-) -> (Exit, Option<CommandError>) {
+) -> Result<(Exit, RunOutcome), CommandError> {
     let plan: Vec<FileJob> =
         files.iter().map(|file| FileJob { file: file.display.clone(), path: file.path.clone() }).collect();
     let roots = project.map(|project| project.roots.clone()).unwrap_or_default();
-    let record = match session::call_record() {
-        Ok(record) => record,
-        Err(error) => return (Exit::Environment, Some(error)),
-    };
+    let record = session::call_record()?;
     let bodies = Files { args, selection, roots: &roots, bed, sink, record };
     let outcome =
         scheduler::run(&plan, args.running.options(), interrupt, sink, |job, context| bodies.run(job, context));
-    let exit = Exit::of_run(&outcome, args.selection.allow_empty);
-    let error = (exit == Exit::NothingSelected).then(|| nothing_selected(&outcome, files.len()));
-    (exit, error)
+    Ok((Exit::of_run(&outcome, args.selection.allow_empty), outcome))
 }
 
 /// What all files of a run share.

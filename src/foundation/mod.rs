@@ -9,6 +9,8 @@ pub mod duration;
 #[cfg(test)]
 pub(crate) mod fuzzing;
 #[cfg(feature = "host")]
+pub mod group_guard;
+#[cfg(feature = "host")]
 pub mod nix_value;
 #[cfg(feature = "host")]
 pub mod path_error;

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::ops::Root;
 use super::port::{Devices, complain};
 use super::sys::{self, c_string, check};
-use super::{server, settle, uevents};
+use super::{root_device, server, settle, uevents};
 use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
 
 /// What the agent is started as: systemd spares processes whose name begins so when it switches root.
@@ -38,8 +38,19 @@ fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
             notices.push(format!("module `{module}`: {error}"));
         }
     }
+    if plan.init == GuestInit::None {
+        ordinary_mounts(notices);
+    }
+    let root = match &plan.init {
+        GuestInit::Root(root) => {
+            let proc = in_sight(c"proc", c"/proc").map_err(|error| format!("can't mount proc: {error}"));
+            Some(proc.and_then(|()| root_device::mount(root, &dev, &sys, announcements.as_ref())))
+        }
+        _ => None,
+    };
+    let in_root = matches!(root, Some(Ok(_)));
     for file in &plan.files {
-        if let Err(error) = write_file(file) {
+        if let Err(error) = write_file(file, in_root) {
             notices.push(format!("file `{}`: {error}", file.path));
         }
     }
@@ -49,17 +60,18 @@ fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
             notices.push(format!("host name `{name}`: {error}"));
         }
     }
-    if plan.init == GuestInit::None {
-        ordinary_mounts(notices);
-    }
-    let init = find_init(&plan.init);
+    // Not before the files are there: one of them may be the init.
+    let init = root.map_or_else(|| find_init(&plan.init), |init| init.map(Some));
     let boot_error = init.as_ref().err().cloned();
     let (ended, exec_result) = sys::pipe()?;
     start_agent(&[&proc, &sys, &dev], announcements.as_ref(), &ended, boot_error.as_deref(), notices)?;
     drop((proc, sys, dev, announcements, ended));
     if let Ok(Some(init)) = init {
         remove_traces();
-        let error = exec_init(&init);
+        let error = match if in_root { root_device::enter() } else { Ok(()) } {
+            Ok(()) => exec_init(&init),
+            Err(error) => error,
+        };
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         // The agent waits for this; its own message carries it to the host.
         let _ = sys::write(exec_result.as_fd(), &errno.to_le_bytes());
@@ -88,6 +100,13 @@ fn hidden_mount(kind: &CStr) -> io::Result<OwnedFd> {
     opened
 }
 
+/// A file system where every program expects it, until another root takes its place.
+fn in_sight(kind: &CStr, target: &CStr) -> io::Result<()> {
+    // SAFETY: `target` is a C string. An existing directory is fine.
+    unsafe { libc::mkdir(target.as_ptr(), 0o755) };
+    sys::mount(kind, target, kind, 0)
+}
+
 fn load_module(name: &str) -> io::Result<()> {
     let file = sys::open(format!("{PROVIUM_DIR}/modules/{name}").as_bytes(), libc::O_RDONLY, 0)?;
     // SAFETY: an open file, no parameters, no flags.
@@ -98,9 +117,10 @@ fn load_module(name: &str) -> io::Result<()> {
     }
 }
 
-fn write_file(file: &BootFile) -> io::Result<()> {
+fn write_file(file: &BootFile, in_root: bool) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let path = Path::new(&file.path);
+    let path = if in_root { root_device::inside(&file.path) } else { file.path.clone() };
+    let path = Path::new(&path);
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
     }
@@ -119,9 +139,7 @@ fn ordinary_mounts(notices: &mut Vec<String>) {
         (c"tmpfs", c"/tmp"),
     ];
     for (kind, target) in mounts {
-        // SAFETY: `target` is a C string. An existing directory is fine.
-        unsafe { libc::mkdir(target.as_ptr(), 0o755) };
-        if let Err(error) = sys::mount(kind, target, kind, 0) {
+        if let Err(error) = in_sight(kind, target) {
             notices.push(format!("mount of {}: {error}", target.to_string_lossy()));
         }
     }
@@ -133,7 +151,7 @@ fn ordinary_mounts(notices: &mut Vec<String>) {
 /// A sentence that names what is missing.
 fn find_init(init: &GuestInit) -> Result<Option<String>, String> {
     let (path, what) = match init {
-        GuestInit::None => return Ok(None),
+        GuestInit::None | GuestInit::Root(_) => return Ok(None),
         GuestInit::Default => ("/init".to_owned(), "the initrd has no `/init`".to_owned()),
         GuestInit::Named(path) => (path.clone(), format!("`rdinit={path}`: the initrd has no `{path}`")),
     };
@@ -220,6 +238,12 @@ fn start_agent(
     }
 }
 
+/// An agent whose operations happen where PID 1 is, as `proc` shows it.
+fn following_pid_1(proc: OwnedFd) -> server::Setting {
+    let program = super::worker::program(Some(&proc)).ok();
+    server::Setting { root: Some(Root::new(proc)), program, is_worker: false }
+}
+
 /// The agent, as `start_agent` calls it.
 pub fn agent(mut args: impl Iterator<Item = String>) {
     let numbers: Vec<RawFd> = args.next().unwrap_or_default().split(',').filter_map(|fd| fd.parse().ok()).collect();
@@ -249,10 +273,21 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
             if boot_error.is_none() {
                 settle::wait(&proc);
             }
-            let program = super::worker::program(Some(&proc)).ok();
-            let setting = server::Setting { root: Some(Root::new(proc)), program, is_worker: false };
-            server::serve(port, setting, server::hello(boot_error, notices));
+            server::serve(port, following_pid_1(proc), server::hello(boot_error, notices));
         }
+        Err(error) => complain(&format!("the agent's port can't be used: {error}")),
+    }
+}
+
+/// The agent of an image that brings it and starts it itself, as root, with `/proc`, `/sys` and `/dev` mounted.
+pub fn serve() {
+    let directory = |path: &str| sys::open(path.as_bytes(), libc::O_RDONLY | libc::O_DIRECTORY, 0);
+    let (Ok(proc), Ok(sys), Ok(dev)) = (directory("/proc"), directory("/sys"), directory("/dev")) else {
+        return complain("`--serve` needs /proc, /sys and /dev");
+    };
+    let announcements = uevents::open().or_else(|_| uevents::open_watch(&dev)).ok();
+    match (Devices { sys, dev, announcements }).port() {
+        Ok(port) => server::serve(port, following_pid_1(proc), server::hello(None, Vec::new())),
         Err(error) => complain(&format!("the agent's port can't be used: {error}")),
     }
 }

@@ -16,6 +16,7 @@ mod out;
 mod paths;
 mod port;
 mod processes;
+mod root_device;
 mod server;
 mod settle;
 mod spawn;
@@ -31,8 +32,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// Entry of the `provium-agent` binary.
 ///
-/// As PID 1 it is the launcher. `--agent …` is what the launcher starts, `--worker` what an agent starts; `--fd N` speaks on
-/// an inherited descriptor (for tests on a host).
+/// As PID 1 it is the launcher. `--agent …` is what the launcher starts, `--worker` what an agent starts; `--serve` is for
+/// images that bring the agent themselves; `--fd N` speaks on an inherited descriptor (for tests on a host).
 pub fn main() {
     let mut args = std::env::args().skip(1);
     let what = args.next();
@@ -43,6 +44,7 @@ pub fn main() {
     match what.as_deref() {
         Some("--agent") => launcher::agent(args),
         Some("--worker") => worker::main(),
+        Some("--serve") => launcher::serve(),
         Some("--fd") => match args.next().and_then(|fd| fd.parse::<i32>().ok()) {
             Some(fd) if fd > 2 => {
                 // SAFETY: the caller hands the descriptor over by naming it.
@@ -58,7 +60,8 @@ pub fn main() {
 
 fn usage() {
     eprintln!(
-        "provium-agent runs inside a guest, started by provium; `--fd N` makes it speak on an inherited descriptor"
+        "provium-agent runs inside a guest, started by provium; `--serve` is for an image that starts it itself, `--fd N` \
+         makes it speak on an inherited descriptor"
     );
     std::process::exit(2);
 }

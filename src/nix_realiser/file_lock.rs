@@ -26,7 +26,7 @@ pub(super) fn try_lock(file: &File, path: &Path) -> Result<bool, RealiseError> {
 ///
 /// # Errors
 /// The file can't be locked, or somebody cancelled.
-pub(super) fn lock(path: &Path, waiting: impl FnOnce(), cancel: &Cancel) -> Result<File, RealiseError> {
+pub fn lock(path: &Path, waiting: impl FnOnce(), cancel: &Cancel) -> Result<File, RealiseError> {
     let file = open(path)?;
     if try_lock(&file, path)? {
         return Ok(file);

@@ -24,6 +24,7 @@ mod shell_words;
 pub use cancel::{Cancel, Listening};
 pub use environment::Environment;
 pub use error::RealiseError;
+pub use file_lock::lock as lock_file;
 pub use realiser::Realiser;
-pub use request::{Options, Progress, Realised, Role, Wanted};
+pub use request::{Known, Options, Progress, Realised, Role, Wanted};
 pub use shell_words::{SplitError, split_like_shell};

@@ -11,7 +11,7 @@ use super::file_lock;
 use super::installable::{Batch, Installable, batches};
 use super::nix_call::{Nix, Outcome, arguments};
 use super::outputs::{self, Built};
-use super::request::{Options, Progress, Realised, Wanted};
+use super::request::{Known, Options, Progress, Realised, Wanted};
 use super::role_file;
 use super::roots::{self, RunRoots};
 use super::sandbox_map::SandboxMap;
@@ -96,6 +96,20 @@ impl Realiser {
         }
         let asked_by: Vec<_> = wanted.iter().map(|wanted| wanted.asked_by.clone()).collect();
         self.evaluate(wanted).map_err(|error| error.asked_by(&asked_by))
+    }
+
+    /// As [`Realiser::paths_without_building`], with the file inside each that is there already.
+    ///
+    /// # Errors
+    /// As [`Realiser::paths_without_building`].
+    pub fn known_without_building(&mut self, wanted: &[Wanted]) -> Result<Vec<Option<Known>>, RealiseError> {
+        let paths = self.paths_without_building(wanted)?;
+        let known = |(wanted, path): (&Wanted, Option<StorePath>)| {
+            let store_path = path?;
+            let realised = role_file::resolve(wanted, &store_path).ok();
+            Some(Known { store_path, realised })
+        };
+        Ok(wanted.iter().zip(paths).map(known).collect())
     }
 
     fn evaluate(&self, wanted: &[Wanted]) -> Result<Vec<Option<StorePath>>, RealiseError> {

@@ -65,6 +65,15 @@ pub struct Realised {
     pub file: Option<String>,
 }
 
+/// A value whose store path is known, built or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The output.
+    pub store_path: StorePath,
+    /// The file meant, where the output is there and has it.
+    pub realised: Option<Realised>,
+}
+
 /// What happens while values are realised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {

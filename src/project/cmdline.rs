@@ -31,8 +31,25 @@ pub struct EffectiveCmdline {
     pub line: String,
     /// The profile's own `rdinit=`, which the launcher executes.
     pub guest_rdinit: Option<String>,
-    /// `root=`, for guests without an initrd.
-    pub root: Option<String>,
+    /// The root file system, for guests without an initrd.
+    pub root: Option<RootWords>,
+}
+
+/// What a command line says of the root file system (Linux `Documentation/admin-guide/kernel-parameters.txt`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootWords {
+    /// `root=`.
+    pub device: String,
+    /// `rootfstype=`, a list.
+    pub fs_types: Vec<String>,
+    /// `rootflags=`.
+    pub flags: String,
+    /// Whether the last of `ro` and `rw` is `rw`.
+    pub writable: bool,
+    /// `rootwait`.
+    pub wait: bool,
+    /// `init=`.
+    pub init: Option<String>,
 }
 
 /// A command line that can't be used.
@@ -90,7 +107,16 @@ pub fn effective_cmdline(request: &CmdlineRequest<'_>) -> Result<EffectiveCmdlin
     Ok(EffectiveCmdline {
         line,
         guest_rdinit: profile.inject_agent.then(|| last("rdinit=")).flatten(),
-        root: last("root="),
+        root: last("root=").map(|device| RootWords {
+            device,
+            fs_types: last("rootfstype=")
+                .map(|list| list.split(',').filter(|kind| !kind.is_empty()).map(str::to_owned).collect())
+                .unwrap_or_default(),
+            flags: last("rootflags=").unwrap_or_default(),
+            writable: kernel.iter().rev().find(|word| ["ro", "rw"].contains(word)) == Some(&"rw"),
+            wait: kernel.contains(&"rootwait"),
+            init: last("init="),
+        }),
     })
 }
 

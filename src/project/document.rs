@@ -100,6 +100,17 @@ pub fn parse(file: &Path, text: &str) -> (Node, Vec<Diagnostic>) {
     (Node { at: lines.place(0), data: Data::Table(entries(&lines, table.get_ref())) }, mistakes)
 }
 
+/// What stands for a file that is no UTF-8 behind the text `before`.
+pub fn not_text(file: &Path, before: &str) -> (Node, Vec<Diagnostic>) {
+    let lines = Lines::new(file, before);
+    let mistake = Diagnostic {
+        at: lines.place(before.len()),
+        message: "expected UTF-8 text, found other bytes".to_owned(),
+        hint: None,
+    };
+    (Node { at: lines.place(0), data: Data::Table(Vec::new()) }, vec![mistake])
+}
+
 fn entries(lines: &Lines, table: &DeTable<'_>) -> Vec<Entry> {
     let mut entries: Vec<(usize, Entry)> = table
         .iter()

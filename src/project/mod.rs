@@ -10,10 +10,10 @@ mod profile;
 mod reach;
 mod resolve;
 
-pub use cmdline::{CmdlineError, CmdlineRequest, EffectiveCmdline, effective_cmdline};
+pub use cmdline::{CmdlineError, CmdlineRequest, EffectiveCmdline, RootWords, effective_cmdline};
 pub use discover::{DiscoverError, TestFile, discover};
 pub use error::{Diagnostic, ProjectError, UnknownProfile};
 pub use find::find_config;
 pub use profile::{Arch, GuestOs, KeyProfiles, Origin, Profile, Project, Setting, Splats};
-pub use reach::profiles_named_in;
+pub use reach::{Reach, profiles_named_in};
 pub use resolve::load;

@@ -5,9 +5,18 @@ use std::path::{Path, PathBuf};
 
 use super::profile::Project;
 
+/// The profiles that test files can reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// Their names.
+    pub profiles: BTreeSet<String>,
+    /// Whether no name stands anywhere, so that these are all there are.
+    pub guessed: bool,
+}
+
 /// The profiles of `project` whose names stand as string literals in `files`, in what those `require`, or in the fixtures
 /// they name. Where no name stands anywhere, all of them: the name is computed.
-pub fn profiles_named_in(project: &Project, files: &[PathBuf]) -> BTreeSet<String> {
+pub fn profiles_named_in(project: &Project, files: &[PathBuf]) -> Reach {
     let mut waiting: Vec<PathBuf> = files.to_vec();
     let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
     let mut named = BTreeSet::new();
@@ -38,7 +47,8 @@ pub fn profiles_named_in(project: &Project, files: &[PathBuf]) -> BTreeSet<Strin
             }
         }
     }
-    if named.is_empty() { project.profiles.keys().cloned().collect() } else { named }
+    let guessed = named.is_empty();
+    Reach { profiles: if guessed { project.profiles.keys().cloned().collect() } else { named }, guessed }
 }
 
 /// The string literals of a Lua text, each with the name that stands right before it.
@@ -154,13 +164,15 @@ require "lib.a"; require('lib.b') x = [==[ long ]] ]==] .. "a\"b""#;
         file("tests/lib/help.lua", "return provium:vm('x', 'b')");
         file("tests/lib/loop.lua", "require('lib.loop') vm_fixture('base')");
         let project = super::super::Project { roots: vec![dir.path().join("tests")], ..project };
-        assert_eq!(profiles_named_in(&project, std::slice::from_ref(&one)), BTreeSet::from(["b".to_owned()]));
+        let reach = profiles_named_in(&project, std::slice::from_ref(&one));
+        assert_eq!(reach, Reach { profiles: BTreeSet::from(["b".to_owned()]), guessed: false });
         file("tests/base.fixture.lua", "provium:vm('x', 'c')");
-        assert_eq!(profiles_named_in(&project, &[one]).len(), 2);
+        assert_eq!(profiles_named_in(&project, &[one]).profiles.len(), 2);
         let none = file("tests/none.test.lua", "provium:vm('x', 'a' .. 'b')  -- computed");
-        assert_eq!(profiles_named_in(&project, &[none]).len(), 2);
+        assert_eq!(profiles_named_in(&project, &[none]).profiles.len(), 2);
         let none = file("tests/none.test.lua", "provium:vm(x, y)");
-        assert_eq!(profiles_named_in(&project, &[none]).len(), 3);
+        let reach = profiles_named_in(&project, &[none]);
+        assert_eq!((reach.profiles.len(), reach.guessed), (3, true));
     }
 
     proptest! {

@@ -46,8 +46,15 @@ pub fn load(config: &Path) -> Result<Project, ProjectError> {
 }
 
 fn read(path: &Path, mistakes: &mut Vec<Diagnostic>) -> Result<Node, PathError> {
-    let text = std::fs::read_to_string(path).at("read", path)?;
-    let (root, found) = document::parse(path, &text);
+    let bytes = std::fs::read(path).at("read", path)?;
+    let (root, found) = match String::from_utf8(bytes) {
+        Ok(text) => document::parse(path, &text),
+        Err(error) => {
+            let end = error.utf8_error().valid_up_to();
+            let before = String::from_utf8_lossy(&error.as_bytes()[..end]).into_owned();
+            document::not_text(path, &before)
+        }
+    };
     mistakes.extend(found);
     Ok(root)
 }

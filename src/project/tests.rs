@@ -72,6 +72,15 @@ fn syntax_errors_show_the_line() {
 }
 
 #[test]
+fn other_bytes_than_text_are_told_with_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("provium.toml");
+    std::fs::write(&path, b"[profiles.x]\nkernel = \"\xff\"\n").unwrap();
+    let text = load(&path).unwrap_err().to_string();
+    assert!(text.contains("provium.toml:2:11: expected UTF-8 text"), "{text}");
+}
+
+#[test]
 fn what_is_missing_or_goes_round() {
     assert!(refused("").contains("there is no profile"));
     assert!(refused("[profiles.x]\ncmdline = \"\"\n").contains("the profile `x` has no `kernel`"));
@@ -144,7 +153,13 @@ fn the_effective_command_line() {
     let replaced =
         line(&profile, Some("console=ttyS0,115200 rdinit=/a rdinit=/b root=/dev/vda x=\"a b\" -- single"), Some("y"));
     assert_eq!(replaced.line, "panic=-1 rdinit=/l console=ttyS0,115200 root=/dev/vda x=\"a b\" y -- single");
-    assert_eq!((replaced.guest_rdinit.as_deref(), replaced.root.as_deref()), (Some("/b"), Some("/dev/vda")));
+    assert_eq!(replaced.guest_rdinit.as_deref(), Some("/b"));
+    let root = replaced.root.unwrap();
+    assert_eq!((root.device.as_str(), root.writable, root.wait, root.init), ("/dev/vda", false, false, None));
+    let words = "root=/dev/vdb1 ro rootwait rw rootfstype=ext4,xfs rootflags=data=ordered init=/sbin/start -- rw ro";
+    let root = line(&profile, Some(words), None).root.unwrap();
+    assert_eq!((root.writable, root.wait, root.flags.as_str()), (true, true, "data=ordered"));
+    assert_eq!((root.fs_types, root.init.as_deref()), (vec!["ext4".to_owned(), "xfs".to_owned()], Some("/sbin/start")));
     let fast = Profile { fast_boot: true, inject_agent: false, ..profile.clone() };
     let fast = line(&fast, Some("rdinit=/x"), None);
     assert_eq!(fast.line, "panic=-1 cryptomgr.notests no_timer_check i8042.noaux quiet rdinit=/x console=ttyS0");

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
 
 use super::error::QemuError;
+use super::kernel_image::looks_like;
 use crate::foundation::path_error::PathContext;
 
 /// File types of `st_mode`.
@@ -54,24 +55,58 @@ pub fn overlay(entries: &[Entry]) -> std::io::Result<Vec<u8>> {
     Ok(archive)
 }
 
+/// How archives and the compressions that kernels take begin (Linux `lib/decompress.c`).
+const MAGICS: [&[u8]; 10] = [
+    b"070701",
+    b"070702",
+    b"\x1f\x8b",
+    b"\x1f\x9e",
+    b"BZh",
+    b"\x5d\x00",
+    b"\xfd7",
+    b"\x89\x4c",
+    b"\x02\x21",
+    b"\x28\xb5",
+];
+
+/// Opens an initrd and checks that it begins like one.
+///
+/// # Errors
+/// Not there, or something else: the message says what it looks like.
+pub fn open(path: &Path) -> Result<File, QemuError> {
+    let bad = |found: &str| {
+        QemuError::Image(format!(
+            "`{}` is not an initrd: found {found}; expected a cpio archive, as it is or compressed (gzip, bzip2, lzma, xz, \
+             lzo, lz4, zstd)",
+            path.display()
+        ))
+    };
+    let mut file = File::open(path).at("open", path)?;
+    if !file.metadata().at("look at", path)?.is_file() {
+        return Err(bad("something that is no regular file"));
+    }
+    let mut head = Vec::new();
+    Read::by_ref(&mut file).take(4096).read_to_end(&mut head).at("read", path)?;
+    // The kernel skips zeroes in front of an archive.
+    let begin = head.iter().position(|byte| *byte != 0).unwrap_or(0);
+    let fine = head.get(begin) == Some(&0) || MAGICS.iter().any(|magic| head[begin..].starts_with(magic));
+    if !fine {
+        return Err(bad(looks_like(&head)));
+    }
+    file.rewind().at("read", path)?;
+    Ok(file)
+}
+
 /// Writes the overlay, then the user's initrd, to `to`.
 ///
 /// # Errors
-/// An initrd that can't be read, a file that can't be written.
+/// An initrd that can't be read or is none, a file that can't be written.
 pub fn write(overlay: &[u8], user: Option<&Path>, to: &Path) -> Result<(), QemuError> {
+    let user = user.map(open).transpose()?;
     let mut file = File::create(to).at("create", to)?;
     file.write_all(overlay).at("write", to)?;
-    if let Some(user) = user {
-        let mut source = File::open(user).at("open", user)?;
-        if !source.metadata().at("look at", user)?.is_file() {
-            return Err(QemuError::Image(format!("`{}` is not an initrd: expected a file", user.display())));
-        }
-        let mut first = [0; 1];
-        if source.read(&mut first).at("read", user)? == 0 {
-            return Err(QemuError::Image(format!("`{}` is not an initrd: it is empty", user.display())));
-        }
-        file.write_all(&first).at("write", to)?;
-        std::io::copy(&mut source, &mut file).at("copy the initrd to", to)?;
+    if let Some(mut user) = user {
+        std::io::copy(&mut user, &mut file).at("copy the initrd to", to)?;
     }
     Ok(())
 }
@@ -132,11 +167,28 @@ mod tests {
     #[test]
     fn what_is_no_initrd_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (empty, to) = (dir.path().join("empty"), dir.path().join("to"));
-        std::fs::write(&empty, "").unwrap();
-        assert!(write(b"x", Some(&empty), &to).unwrap_err().to_string().contains("it is empty"));
-        assert!(write(b"x", Some(dir.path()), &to).unwrap_err().to_string().contains("expected a file"));
+        let (file, to) = (dir.path().join("file"), dir.path().join("to"));
+        let refused = |content: &[u8]| {
+            std::fs::write(&file, content).unwrap();
+            write(b"x", Some(&file), &to).unwrap_err().to_string()
+        };
+        assert!(refused(b"").contains("found an empty file"));
+        assert!(refused(b"root:x:0").contains("found a text file; expected a cpio archive"));
+        assert!(refused(b"\x7fELF").contains("found an ELF file"));
+        assert!(write(b"x", Some(dir.path()), &to).unwrap_err().to_string().contains("no regular file"));
         assert!(write(b"x", Some(Path::new("/no/initrd")), &to).unwrap_err().to_string().contains("/no/initrd"));
+        assert!(!to.exists());
+    }
+
+    #[test]
+    fn an_initrd_follows_the_overlay_byte_for_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, to) = (dir.path().join("file"), dir.path().join("to"));
+        for begin in MAGICS.into_iter().chain([&[0_u8; 8192] as &[u8], b"\0\0\0\0\x30\x37\x30\x37\x30\x31"]) {
+            std::fs::write(&file, [begin, b"rest"].concat()).unwrap();
+            write(b"overlay", Some(&file), &to).unwrap();
+            assert_eq!(std::fs::read(&to).unwrap(), [b"overlay", begin, b"rest"].concat());
+        }
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct ProfileImages {
     pub initrd: Option<PathBuf>,
     /// The directory of modules.
     pub modules: Option<PathBuf>,
+    /// The kernel with symbols.
+    pub vmlinux: Option<PathBuf>,
     /// The file whose text comes before `cmdline`.
     pub cmdline_file: Option<PathBuf>,
 }

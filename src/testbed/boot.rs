@@ -10,10 +10,12 @@ use super::error::{Death, VmError};
 use super::options::VmOptions;
 use super::running::{ConsoleFiles, ConsolePort, Running};
 use crate::agent_client::{self, AgentError, Hello};
-use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME};
+use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME, RootDevice};
+use crate::foundation::duration::format_duration;
+use crate::foundation::nix_value::Value;
 use crate::foundation::path_error::PathContext;
-use crate::project::{Arch, CmdlineRequest, Profile, effective_cmdline};
-use crate::qemu::{End, MachineSpec, QemuProcess};
+use crate::project::{Arch, CmdlineRequest, Profile, RootWords, Setting, effective_cmdline};
+use crate::qemu::{End, MachineSpec, QemuError, QemuProcess};
 use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
 
 /// How long boot waits for the agent, before the accelerator's factor.
@@ -90,7 +92,7 @@ pub async fn boot(
     let (agent, hello) = match connected {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => return Err(broken_channel(vm, &running, &error).await),
-        Err(_) => return Err(no_answer(vm, &running, limit)),
+        Err(_) => return Err(no_answer(vm, profile, &running, limit)),
     };
     if let Some(message) = hello.boot_error.clone() {
         return Err(VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() });
@@ -115,53 +117,65 @@ async fn prepare(
     options: &VmOptions,
     images: &ProfileImages,
 ) -> Result<Prepared, VmError> {
-    let (bed, profile, options, images) = (bed.clone(), Arc::clone(profile), options.clone(), images.clone());
-    let problem = {
-        let (vm, profile) = (vm.vm.clone(), profile.name.clone());
-        move |key, message: String| VmError::Image { vm: vm.clone(), profile: profile.clone(), key, message }
-    };
     let work = {
-        let problem = problem.clone();
-        move || {
-            let kernel = bed
-                .shared
-                .images
-                .kernel(&images, profile.fast_boot)
-                .map_err(|(key, error)| problem(key, error.to_string()))?;
-            let file_text = match &images.cmdline_file {
-                None => String::new(),
-                Some(path) => std::fs::read_to_string(path)
-                    .at("read", path)
-                    .map_err(|error| problem("cmdline_file", error.to_string()))?,
-            };
-            let cmdline = effective_cmdline(&CmdlineRequest {
-                profile: &profile,
-                file_text: &file_text,
-                replace: options.kernel_cmdline.as_deref(),
-                append: options.kernel_cmdline_append.as_deref(),
-                launcher: LAUNCHER_PATH,
-            })
-            .map_err(|error| problem("cmdline", error.to_string()))?;
-            let init = match (&cmdline.guest_rdinit, &images.initrd) {
-                (Some(path), _) => GuestInit::Named(path.clone()),
-                (None, Some(_)) => GuestInit::Default,
-                (None, None) => GuestInit::None,
-            };
-            let shared = &bed.shared;
-            let initrd = shared
-                .images
-                .initrd(&shared.settings.agent, &kernel.image, &images, &options, init)
-                .map_err(|(key, error)| problem(key, error.to_string()))?;
-            let notice = kernel.notice.map(|reason| {
-                format!("profile `{}`: `fast_boot` boots the kernel as it was given: {reason}", profile.name)
-            });
-            Ok(Prepared { kernel: kernel.path, initrd, cmdline: cmdline.line, notice })
+        let (bed, profile, options, images) = (bed.clone(), Arc::clone(profile), options.clone(), images.clone());
+        move || prepare_now(&bed, &profile, &options, &images)
+    };
+    let prepared = match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(("kernel", format!("preparing it failed: {error}"))),
+    };
+    prepared.map_err(|(key, message)| {
+        let error = VmError::Image { vm: vm.vm.clone(), profile: profile.name.clone(), key, message };
+        let is_nix = |(of, setting): (&str, &Setting<Value>)| of == key && matches!(setting.value, Value::Nix(_));
+        // What Nix made and can't be used is the environment's fault, not the test's.
+        if profile.values().into_iter().any(is_nix) { bed.break_down(error.to_string()) } else { error }
+    })
+}
+
+/// Reads and writes files. A failure names the profile's key.
+fn prepare_now(
+    bed: &Testbed,
+    profile: &Profile,
+    options: &VmOptions,
+    images: &ProfileImages,
+) -> Result<Prepared, (&'static str, String)> {
+    let problem = |(key, error): (&'static str, QemuError)| (key, error.to_string());
+    let (cache, agent) = (&bed.shared.images, &bed.shared.settings.agent);
+    let kernel = cache.kernel(images, profile.fast_boot).map_err(problem)?;
+    let file_text = match &images.cmdline_file {
+        None => String::new(),
+        Some(path) => {
+            std::fs::read_to_string(path).at("read", path).map_err(|error| ("cmdline_file", error.to_string()))?
         }
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(problem("kernel", format!("preparing it failed: {error}"))),
-    }
+    let cmdline = effective_cmdline(&CmdlineRequest {
+        profile,
+        file_text: &file_text,
+        replace: options.kernel_cmdline.as_deref(),
+        append: options.kernel_cmdline_append.as_deref(),
+        launcher: LAUNCHER_PATH,
+    })
+    .map_err(|error| ("cmdline", error.to_string()))?;
+    let init = match (&cmdline.guest_rdinit, &images.initrd) {
+        (Some(path), _) => GuestInit::Named(path.clone()),
+        (None, Some(_)) => GuestInit::Default,
+        (None, None) => cmdline.root.clone().map_or(GuestInit::None, |root| GuestInit::Root(root_device(root))),
+    };
+    let initrd = if profile.inject_agent {
+        cache.initrd(agent, &kernel.image, images, options, init)
+    } else {
+        cache.plain_initrd(images, options)
+    };
+    let notice = kernel
+        .notice
+        .map(|reason| format!("profile `{}`: `fast_boot` boots the kernel as it was given: {reason}", profile.name));
+    Ok(Prepared { kernel: kernel.path, initrd: initrd.map_err(problem)?, cmdline: cmdline.line, notice })
+}
+
+fn root_device(words: RootWords) -> RootDevice {
+    let RootWords { device, fs_types, flags, writable, wait, init } = words;
+    RootDevice { device, fs_types, flags, writable, wait, init }
 }
 
 fn console_files(bed: &Testbed, vm: &VmRef) -> Result<ConsoleFiles, VmError> {
@@ -215,7 +229,15 @@ async fn broken_channel(vm: &VmRef, running: &Running, error: &AgentError) -> Vm
 }
 
 /// The agent did not answer: where the launcher could say why, that is the message.
-fn no_answer(vm: &VmRef, running: &Running, limit: Duration) -> VmError {
+fn no_answer(vm: &VmRef, profile: &Profile, running: &Running, limit: Duration) -> VmError {
+    if !profile.inject_agent {
+        let message = format!(
+            "the agent did not answer within {}\nhint: the profile says `inject_agent = false`, so that the image itself must \
+             start `provium-agent --serve` as root, and have the drivers for virtio-serial",
+            format_duration(limit)
+        );
+        return VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() };
+    }
     let complaint =
         [ConsolePort::Serial, ConsolePort::Virtio].into_iter().find_map(|port| running.launcher_complaint(port));
     match complaint {

@@ -30,14 +30,14 @@ pub struct BootKernel {
     pub notice: Option<String>,
 }
 
-/// A kernel file as it was when it was unpacked.
-type KernelState = (PathBuf, u64, SystemTime);
+/// A file as it was when it was read.
+type FileState = (PathBuf, u64, SystemTime);
 
 /// The kernels and overlays of a run: machines that ask for the same share one file.
 pub struct ImageCache {
     directory: PathBuf,
     kernels: PathBuf,
-    unpacked: Mutex<HashMap<KernelState, Option<PathBuf>>>,
+    unpacked: Mutex<HashMap<FileState, Option<PathBuf>>>,
     made: Mutex<HashMap<blake3::Hash, PathBuf>>,
 }
 
@@ -73,6 +73,31 @@ impl ImageCache {
         Ok(BootKernel { path: path.unwrap_or_else(|| image.path.clone()), image, notice })
     }
 
+    /// The file for `-initrd` of a guest whose image brings the agent itself: the user's, untouched.
+    ///
+    /// # Errors
+    /// An option that only our launcher can fulfil; a disk that is full.
+    pub fn plain_initrd(&self, images: &ProfileImages, options: &VmOptions) -> Result<PathBuf, Problem> {
+        let asked = [
+            ("files", options.files.is_some()),
+            ("hostname", options.hostname.is_some()),
+            ("load_modules", options.load_modules.is_some()),
+        ];
+        if let Some((name, _)) = asked.iter().find(|(_, given)| *given) {
+            let message = format!("the option `{name}` needs the agent to be brought in, and the profile says `false`");
+            return Err(("inject_agent", QemuError::Image(message)));
+        }
+        if let Some(initrd) = &images.initrd {
+            std::fs::metadata(initrd).at("read", initrd).map_err(|error| ("initrd", error.into()))?;
+            return Ok(initrd.clone());
+        }
+        // An archive of nothing: as if there were none.
+        let path = self.directory.join("initrd-none");
+        let nothing = initrd::overlay(&[]).map_err(|error| ("initrd", QemuError::Image(error.to_string())))?;
+        initrd::write(&nothing, None, &path).map_err(|error| ("initrd", error))?;
+        Ok(path)
+    }
+
     /// The file for `-initrd`. Blocks: reads modules and the user's initrd.
     ///
     /// # Errors
@@ -85,7 +110,8 @@ impl ImageCache {
         options: &VmOptions,
         guest_init: GuestInit,
     ) -> Result<PathBuf, Problem> {
-        let modules = modules(kernel, images, options).map_err(|error| ("modules", error))?;
+        let modules =
+            modules(kernel, images, options, &drivers_of_root(&guest_init)).map_err(|error| ("modules", error))?;
         let files = options.files.iter().flatten().map(|file| BootFile {
             path: file.path.clone(),
             content: file.content.clone(),
@@ -109,7 +135,13 @@ impl ImageCache {
         let overlay = initrd::overlay(&entries).map_err(|error| ("initrd", QemuError::Image(error.to_string())))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(&overlay);
-        hasher.update(images.initrd.as_deref().unwrap_or(Path::new("")).as_os_str().as_encoded_bytes());
+        if let Some(user) = &images.initrd {
+            let (path, length, modified) = state_of(user).map_err(|error| ("initrd", error))?;
+            hasher.update(path.as_os_str().as_encoded_bytes());
+            hasher.update(&length.to_le_bytes());
+            let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            hasher.update(&since.as_nanos().to_le_bytes());
+        }
         let key = hasher.finalize();
         // Held while the file is written: the second machine that wants it finds it whole.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,12 +155,53 @@ impl ImageCache {
     }
 }
 
-fn state_of(path: &Path) -> Result<KernelState, QemuError> {
-    let file = std::fs::metadata(path).at("look at the kernel", path)?;
-    Ok((path.to_owned(), file.len(), file.modified().at("look at the kernel", path)?))
+/// Looks at all files of a profile for guests of `arch`, as a boot would.
+pub fn check(images: &ProfileImages, arch: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut note = |key, result: Result<(), QemuError>| problems.extend(result.err().map(|error| (key, error)));
+    let kernel = qemu::inspect(&images.kernel, arch);
+    let release = kernel.as_ref().ok().and_then(|kernel| kernel.release.clone());
+    let is_kernel = kernel.is_ok();
+    note("kernel", kernel.map(drop));
+    if let Some(path) = &images.initrd {
+        note("initrd", initrd::open(path).map(drop));
+    }
+    // Without a kernel there is no telling which modules are its own.
+    if let (Some(path), true) = (&images.modules, is_kernel) {
+        let wanted: Vec<Wanted> = DRIVERS.into_iter().chain(WELCOME).map(Wanted::optional).collect();
+        let found = release_directory(path, release.as_deref());
+        note("modules", found.and_then(|directory| load_order(&directory, release.as_deref(), &wanted)).map(drop));
+    }
+    if let Some(path) = &images.vmlinux {
+        note("vmlinux", std::fs::File::open(path).at("open", path).map(drop).map_err(QemuError::from));
+    }
+    if let Some(path) = &images.cmdline_file {
+        note("cmdline_file", std::fs::read_to_string(path).at("read", path).map(drop).map_err(QemuError::from));
+    }
+    problems
 }
 
-fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) -> Result<Vec<qemu::Module>, QemuError> {
+fn state_of(path: &Path) -> Result<FileState, QemuError> {
+    let file = std::fs::metadata(path).at("read", path)?;
+    Ok((path.to_owned(), file.len(), file.modified().at("read", path)?))
+}
+
+/// The drivers that the launcher needs to mount a root device itself, where the kernel has them as modules.
+fn drivers_of_root(init: &GuestInit) -> Vec<String> {
+    let GuestInit::Root(root) = init else { return Vec::new() };
+    let disks = ["virtio_blk", "virtio_scsi", "sd_mod", "nvme", "ext4"].map(str::to_owned);
+    let of_kind = |kind: &String| {
+        if kind == "9p" { vec!["9pnet_virtio".to_owned(), "9p".to_owned()] } else { vec![kind.clone()] }
+    };
+    disks.into_iter().chain(root.fs_types.iter().flat_map(of_kind)).collect()
+}
+
+fn modules(
+    kernel: &KernelImage,
+    images: &ProfileImages,
+    options: &VmOptions,
+    of_root: &[String],
+) -> Result<Vec<qemu::Module>, QemuError> {
     let asked: Vec<&str> = options.load_modules.iter().flatten().map(String::as_str).collect();
     let Some(directory) = &images.modules else {
         return match asked.first() {
@@ -140,7 +213,7 @@ fn modules(kernel: &KernelImage, images: &ProfileImages, options: &VmOptions) ->
     };
     let release = kernel.release.as_deref();
     let directory = release_directory(directory, release)?;
-    let harness = DRIVERS.into_iter().chain(WELCOME).map(Wanted::optional);
+    let harness = DRIVERS.into_iter().chain(WELCOME).chain(of_root.iter().map(String::as_str)).map(Wanted::optional);
     let wanted: Vec<Wanted> = harness.chain(asked.into_iter().map(Wanted::required)).collect();
     load_order(&directory, release, &wanted)
 }

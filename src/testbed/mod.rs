@@ -41,6 +41,7 @@ pub use error::{Death, VmError};
 pub use guest::Guest;
 pub use handles::{HandleGuard, HandleKind, Handles, OpenHandle};
 pub use host_process::{HostProcess, HostProcesses, Pipe, PipeEnd};
+pub use images::check as check_images;
 pub use open_file::OpenFile;
 pub use options::{BootFile, VmOptions};
 pub use pool::Pool;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Once;
 
 use provium::foundation::nix_value::{NixSource, NixValue};
 use provium::foundation::store_path::StorePath;
@@ -21,6 +22,7 @@ impl World {
     pub fn new() -> Self {
         let top = tempfile::Builder::new().prefix("provium-nix-").tempdir().unwrap();
         let salt = top.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        prepare_store();
         let world = Self { top, salt };
         for directory in ["project", "home", "cache", "state", "provium"] {
             fs::create_dir(world.path(directory)).unwrap();
@@ -121,6 +123,18 @@ impl World {
         let Ok(entries) = fs::read_dir(self.path("provium/roots")) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
     }
+}
+
+/// The first nix processes of a machine must not be many: they get into each other's way while they make the store's
+/// directories.
+fn prepare_store() {
+    static READY: Once = Once::new();
+    READY.call_once(|| {
+        let mut command = Command::new("nix-store");
+        command.args(["--gc", "--print-roots"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Where there is no nix, the tests that need one say so.
+        let _ = command.status();
+    });
 }
 
 /// A value as provium.toml writes it: `INSTALLABLE` or `INSTALLABLE//FILE`.

@@ -140,7 +140,7 @@ fn bzimage_release(file: &mut File, header: SetupHeader) -> Option<String> {
 }
 
 /// Names what a file's first bytes look like.
-pub(super) fn looks_like(head: &[u8]) -> &'static str {
+pub(in crate::qemu) fn looks_like(head: &[u8]) -> &'static str {
     const MAGICS: [(&[u8], &str); 10] = [
         (b"\x7fELF", "an ELF file"),
         (b"\x1f\x8b", "a gzip file"),

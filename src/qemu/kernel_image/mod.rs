@@ -10,4 +10,5 @@ mod setup_header;
 mod tests;
 
 pub use extract::{Extracted, extract_vmlinux};
+pub(super) use inspect::looks_like;
 pub use inspect::{KernelImage, KernelKind, inspect};

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::index::Index;
 use crate::foundation::path_error::PathContext;
 use crate::qemu::error::QemuError;
 
 /// Where modules lie under a root.
 const PLACES: [&str; 2] = ["lib/modules", "usr/lib/modules"];
 /// What only a release directory has.
-const MARKS: [&str; 4] = ["kernel", "modules.dep", "modules.order", "modules.builtin"];
+const MARKS: [&str; 3] = ["modules.dep", "modules.order", "modules.builtin"];
 
 /// Finds the release directory in `modules`, which is one itself or holds `lib/modules/<release>` or
 /// `usr/lib/modules/<release>`. Without a known release there must be exactly one.
@@ -49,8 +50,10 @@ fn pick(found: &[(String, PathBuf)], release: Option<&str>) -> Result<PathBuf, S
     }
 }
 
+/// Other directories have a `kernel` in them too (`/etc`): without depmod's files there must be modules below it.
 fn is_release_directory(path: &Path) -> bool {
     MARKS.iter().any(|mark| path.join(mark).exists())
+        || (path.join("kernel").is_dir() && Index::read(path).is_ok_and(|index| !index.is_empty()))
 }
 
 fn release_directories(place: &Path) -> Result<Vec<(String, PathBuf)>, QemuError> {

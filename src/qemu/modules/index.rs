@@ -33,6 +33,11 @@ impl Index {
         Ok(index)
     }
 
+    /// Whether it knows no module at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.builtin.is_empty() && self.files.is_empty()
+    }
+
     pub(super) fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains(&canonical(name))
     }

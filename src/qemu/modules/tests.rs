@@ -145,6 +145,12 @@ fn finds_the_release_directory() {
     assert!(text.contains("several releases"), "{text}");
     let text = release_directory(&dir.path().join("lib"), None).unwrap_err().to_string();
     assert!(text.contains("found none of them"), "{text}");
+    let other = dir.path().join("other");
+    write(&other, "kernel/readme", b"no modules");
+    let text = release_directory(&other, None).unwrap_err().to_string();
+    assert!(text.contains("found none of them"), "{text}");
+    write(&other, "kernel/x.ko", &module("", RELEASE));
+    assert_eq!(release_directory(&other, None).unwrap(), other);
     let text = release_directory(Path::new("/nonexistent/m"), None).unwrap_err().to_string();
     assert_eq!(text, "can't read the modules in `/nonexistent/m`: no such file or directory");
 }
