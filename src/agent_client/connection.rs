@@ -54,7 +54,7 @@ impl Shared {
         let mut waiting = self.waiting();
         let unwanted = match waiting.requests.get(&request) {
             None => Some(message),
-            Some(sender) => sender.send(message).err(),
+            Some(sender) => sender.send(message),
         };
         if let Some(message) = unwanted {
             waiting.requests.remove(&request);

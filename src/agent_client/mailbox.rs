@@ -74,12 +74,11 @@ pub(super) fn mailbox(backlog: &Arc<Backlog>) -> (Sender, Mailbox) {
 
 impl Sender {
     /// Adds a message; it comes back where nobody will take it.
-    pub(super) fn send(&self, message: ToHost) -> Result<(), ToHost> {
+    pub(super) fn send(&self, message: ToHost) -> Option<ToHost> {
         self.backlog.bytes.fetch_add(weight(&message), Ordering::AcqRel);
-        self.queue.send(message).map_err(|mpsc::error::SendError(message)| {
-            self.backlog.take(&message);
-            message
-        })
+        let mpsc::error::SendError(message) = self.queue.send(message).err()?;
+        self.backlog.take(&message);
+        Some(message)
     }
 }
 
@@ -117,8 +116,8 @@ mod tests {
         let (sender, mut messages) = mailbox(&backlog);
         let (other, others) = mailbox(&backlog);
         backlog.room().await;
-        sender.send(ToHost::Data(vec![0; LARGEST_BACKLOG])).unwrap();
-        other.send(ToHost::Done).unwrap();
+        assert_eq!(sender.send(ToHost::Data(vec![0; LARGEST_BACKLOG])), None);
+        assert_eq!(other.send(ToHost::Done), None);
         let waiting = tokio::spawn({
             let backlog = Arc::clone(&backlog);
             async move { backlog.room().await }
@@ -127,10 +126,10 @@ mod tests {
         assert!(!waiting.is_finished());
         assert!(matches!(messages.next().await, Some(ToHost::Data(_))));
         waiting.await.unwrap();
-        sender.send(ToHost::Stdout(vec![0; LARGEST_BACKLOG])).unwrap();
+        assert_eq!(sender.send(ToHost::Stdout(vec![0; LARGEST_BACKLOG])), None);
         drop(messages);
         backlog.room().await;
-        assert_eq!(sender.send(ToHost::Done), Err(ToHost::Done));
+        assert_eq!(sender.send(ToHost::Done), Some(ToHost::Done));
         drop(others);
         assert_eq!(backlog.bytes.load(Ordering::Relaxed), 0);
     }

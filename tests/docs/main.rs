@@ -12,6 +12,7 @@
 //! In the files that are made of a page everything stands on the line on which it stands in the page, so that errors lead there.
 
 #![cfg(feature = "host")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../common/mod.rs"]
 mod common;
