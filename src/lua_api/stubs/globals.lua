@@ -19,7 +19,7 @@
 ---@field skip? boolean|string The test is skipped; a string is the reason.
 ---@field tags? string|string[] Selected by `--tag` and `--no-tag`.
 ---@field timeout? provium.Duration The test's own limit; 0 for none.
----@field splats? "fail"|"report" Whether a kernel report fails the test.
+---@field splats? "fail"|"log" Whether a kernel report fails the test.
 ---@field profiles? string[] The test runs once for each of these profiles; `t.profile` names the one.
 ---@field [string] provium.Json
 

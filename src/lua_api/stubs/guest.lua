@@ -82,6 +82,9 @@
 ---@class provium.IoctlResult: provium.SyscallResult
 ---@field out_data string The data afterwards.
 
+---@class provium.SplatOptions
+---@field timeout? provium.Duration How long the report is waited for once `fn` has returned.
+
 ---What a VM does in its guest.
 ---@class provium.VM
 local vm = {}
@@ -221,21 +224,24 @@ function vm:spawn_worker() end
 ---Waits, inside the guest, until something listens on a TCP port.
 ---@param port integer
 ---@param timeout? provium.Duration
+---@return true
 function vm:wait_for_port(port, timeout) end
 
 ---Waits, inside the guest, until a path is there.
 ---@param path string
 ---@param timeout? provium.Duration
+---@return true
 function vm:wait_for_file(path, timeout) end
 
 ---Waits until a unit of systemd is active.
 ---@param name string
 ---@param timeout? provium.Duration
+---@return true
 function vm:wait_for_unit(name, timeout) end
 
 ---Loads a kernel module: a file of the host, or a name of the profile's `modules`.
 ---@param module string
----@param params? string|table<string, string|number|boolean>
+---@param params? string|table<string, string|number|boolean|(string|number|boolean)[]>
 function vm:load_module(module, params) end
 
 ---Removes a kernel module.
@@ -243,9 +249,12 @@ function vm:load_module(module, params) end
 function vm:unload_module(name) end
 
 ---Runs `fn`, which must cause a kernel report that matches; that report does not fail the test.
+---Returns the report.
 ---@param pattern provium.Pattern
 ---@param fn fun()
-function vm:expect_splat(pattern, fn) end
+---@param opts? provium.SplatOptions
+---@return string
+function vm:expect_splat(pattern, fn, opts) end
 
 ---The kernel's log; with a pattern only the lines that contain it.
 ---@param pattern? string

@@ -197,3 +197,6 @@ function clock:advance(by) end
 ---Sleeps in the guest.
 ---@param time provium.Duration
 function clock:sleep(time) end
+
+---A restored VM's clock stays where it was, instead of being set to the host's.
+function clock:freeze_on_restore() end
