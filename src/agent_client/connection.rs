@@ -1,12 +1,14 @@
 //! The connection: one reader that sorts messages by request, one writer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::error::AgentError;
 use super::mailbox::{Backlog, Mailbox, Sender, mailbox};
@@ -17,36 +19,46 @@ use crate::agent_protocol::{Hello, Incoming, Op, OpReply, PROTOCOL_VERSION, ToGu
 const WAITING_FRAMES: usize = 16;
 
 /// The requests that wait for messages; none once the connection is over.
-struct Waiting {
-    requests: HashMap<u32, Sender>,
-    ended: Option<String>,
+pub(super) struct Waiting {
+    pub(super) requests: HashMap<u32, Sender>,
+    pub(super) ended: Option<AgentError>,
 }
 
-struct Shared {
+/// The two tasks of a connection; each gives its half back when it is told to stop.
+struct Tasks<R, W> {
+    reading: JoinHandle<R>,
+    writing: JoinHandle<W>,
+}
+
+pub(super) struct Shared {
     waiting: Mutex<Waiting>,
-    next: AtomicU32,
-    frames: mpsc::Sender<Vec<u8>>,
+    pub(super) next: AtomicU32,
+    pub(super) frames: mpsc::Sender<Vec<u8>>,
     /// What the requests have not taken yet.
     backlog: Arc<Backlog>,
-    /// Stops both tasks: a guest that was given up is neither listened to nor waited for.
-    over: watch::Sender<bool>,
     hello: Hello,
     /// Where what nobody waits for is sent from.
     runtime: tokio::runtime::Handle,
+    /// Counts what was read from the guest.
+    pub(super) heard: AtomicU64,
+    stop: watch::Sender<bool>,
+    /// Of a connection over a socket, until it is taken apart.
+    tasks: Mutex<Option<Tasks<OwnedReadHalf, OwnedWriteHalf>>>,
 }
 
 impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    pub(super) fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends every request; the first reason stays.
-    fn end(&self, why: String) {
+    pub(super) fn end(&self, why: AgentError) {
         let mut waiting = self.waiting();
         waiting.ended.get_or_insert(why);
         waiting.requests.clear();
         drop(waiting);
-        self.over.send_replace(true);
+        // A guest that was given up is neither listened to nor waited for.
+        self.stop.send_replace(true);
     }
 
     /// Hands a message to its request; what nobody waits for (any more) is dropped.
@@ -89,7 +101,7 @@ impl Shared {
 /// A guest's agent; clones share the connection.
 #[derive(Clone)]
 pub struct AgentClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Orders its next request among those of a batch.
     turn: Option<Turn>,
 }
@@ -100,20 +112,36 @@ pub struct AgentClient {
 /// A connection that ends, an agent of another version, bytes that are no messages.
 pub async fn connect(stream: UnixStream) -> Result<(AgentClient, Hello), AgentError> {
     let (reader, writer) = stream.into_split();
-    connect_halves(reader, writer).await
+    let (client, tasks) = begin(reader, writer).await?;
+    *client.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+    client.ping().await?;
+    let hello = client.hello().clone();
+    Ok((client, hello))
 }
 
 /// As [`connect`], over any channel.
 ///
 /// # Errors
 /// As [`connect`].
-pub(super) async fn connect_halves<R, W>(mut reader: R, mut writer: W) -> Result<(AgentClient, Hello), AgentError>
+pub(super) async fn connect_halves<R, W>(reader: R, writer: W) -> Result<(AgentClient, Hello), AgentError>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let (client, _) = begin(reader, writer).await?;
+    client.ping().await?;
+    let hello = client.hello().clone();
+    Ok((client, hello))
+}
+
+/// Waits for the hello, answers it and starts the tasks.
+async fn begin<R, W>(mut reader: R, mut writer: W) -> Result<(AgentClient, Tasks<R, W>), AgentError>
 where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let mut incoming = Incoming::default();
-    let hello = match next_message(&mut reader, &mut incoming).await? {
+    let hello = match next_message(&mut reader, &mut incoming, || ()).await? {
         (_, ToHost::Hello(hello)) => hello,
         (_, other) => {
             return Err(AgentError::Closed(format!("expected the agent's hello, found {}", other.describe())));
@@ -124,37 +152,27 @@ where
     }
     writer.write_all(&hello.nonce).await.map_err(|error| AgentError::Closed(error.to_string()))?;
     let (frames, queue) = mpsc::channel(WAITING_FRAMES);
-    let waiting = Mutex::new(Waiting { requests: HashMap::new(), ended: None });
-    let runtime = tokio::runtime::Handle::current();
-    let next = AtomicU32::new(1);
     let shared = Arc::new(Shared {
-        waiting,
-        next,
+        waiting: Mutex::new(Waiting { requests: HashMap::new(), ended: None }),
+        next: AtomicU32::new(1),
         frames,
         backlog: Arc::default(),
-        over: watch::Sender::new(false),
-        hello: hello.clone(),
-        runtime,
+        hello,
+        runtime: tokio::runtime::Handle::current(),
+        heard: AtomicU64::new(0),
+        stop: watch::Sender::new(false),
+        tasks: Mutex::new(None),
     });
-    tokio::spawn(until_over(shared.over.subscribe(), read(reader, incoming, Arc::clone(&shared))));
-    tokio::spawn(until_over(shared.over.subscribe(), write(writer, queue, Arc::downgrade(&shared))));
-    let client = AgentClient { shared, turn: None };
-    client.ping().await?;
-    Ok((client, hello))
-}
-
-/// Does `work` until it is done or the connection is over.
-async fn until_over(mut over: watch::Receiver<bool>, work: impl Future<Output = ()>) {
-    tokio::select! {
-        () = work => {}
-        _ = over.wait_for(|over| *over) => {}
-    }
+    let reading = tokio::spawn(read(reader, incoming, Arc::clone(&shared), shared.stop.subscribe()));
+    let writing = tokio::spawn(write(writer, queue, Arc::downgrade(&shared), shared.stop.subscribe()));
+    Ok((AgentClient { shared, turn: None }, Tasks { reading, writing }))
 }
 
 /// The next message; the request that it belongs to.
 async fn next_message(
     reader: &mut (impl AsyncRead + Unpin),
     incoming: &mut Incoming,
+    heard: impl Fn(),
 ) -> Result<(u32, ToHost), AgentError> {
     let unreadable = |error| AgentError::Closed(format!("the guest sent {error}"));
     loop {
@@ -163,37 +181,74 @@ async fn next_message(
             Ok(count) => count,
             Err(error) => return Err(AgentError::Closed(error.to_string())),
         };
+        heard();
         if let Some((request, kind, payload)) = incoming.filled(count, |_| Vec::new()).map_err(unreadable)? {
             return Ok((request, ToHost::decode_owned(kind, payload).map_err(unreadable)?));
         }
     }
 }
 
-/// Hands all messages to their requests, up to the end of the connection.
-async fn read(mut reader: impl AsyncRead + Unpin, mut incoming: Incoming, shared: Arc<Shared>) {
+/// Hands all messages to their requests, up to the end of the connection or until it is told to stop.
+async fn read<R: AsyncRead + Unpin>(
+    mut reader: R,
+    mut incoming: Incoming,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) -> R {
+    let heard = || {
+        shared.heard.fetch_add(1, Ordering::Relaxed);
+    };
     let why = loop {
-        shared.backlog.room().await;
-        match next_message(&mut reader, &mut incoming).await {
+        let next = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return reader,
+            next = async {
+                shared.backlog.room().await;
+                next_message(&mut reader, &mut incoming, heard).await
+            } => next,
+        };
+        match next {
             Ok((request, message)) => shared.deliver(request, message),
-            Err(AgentError::Closed(why)) => break why,
-            Err(other) => break other.to_string(),
+            Err(error) => break error,
         }
     };
     shared.end(why);
+    reader
 }
 
-async fn write(
-    mut writer: impl AsyncWrite + Unpin,
+async fn write<W: AsyncWrite + Unpin>(
+    mut writer: W,
     mut queue: mpsc::Receiver<Vec<u8>>,
     shared: std::sync::Weak<Shared>,
-) {
-    while let Some(frame) = queue.recv().await {
-        if let Err(error) = writer.write_all(&frame).await {
-            if let Some(shared) = shared.upgrade() {
-                shared.end(error.to_string());
+    mut stop: watch::Receiver<bool>,
+) -> W {
+    loop {
+        let written = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return writer,
+            written = write_next(&mut writer, &mut queue) => written,
+        };
+        match written {
+            Ok(true) => {}
+            Ok(false) => return writer,
+            Err(error) => {
+                if let Some(shared) = shared.upgrade() {
+                    shared.end(AgentError::Closed(error.to_string()));
+                }
+                return writer;
             }
-            return;
         }
+    }
+}
+
+/// Writes one frame. False when there will be no more.
+async fn write_next(
+    writer: &mut (impl AsyncWrite + Unpin),
+    queue: &mut mpsc::Receiver<Vec<u8>>,
+) -> std::io::Result<bool> {
+    match queue.recv().await {
+        None => Ok(false),
+        Some(frame) => writer.write_all(&frame).await.map(|()| true),
     }
 }
 
@@ -226,13 +281,23 @@ impl AgentClient {
         let (sender, messages) = mailbox(&self.shared.backlog);
         let mut waiting = self.shared.waiting();
         if let Some(why) = &waiting.ended {
-            return Err(AgentError::Closed(why.clone()));
+            return Err(why.clone());
         }
         waiting.requests.insert(number, sender);
         drop(waiting);
         let ticket = self.turn.as_ref().and_then(Turn::take);
         let to_guest = RequestSender { client: Self { shared: Arc::clone(&self.shared), turn: None }, number };
         Ok(Conversation { to_guest, messages, finished: false, ticket, keeps_turn: false })
+    }
+
+    /// Ends the connection with the reason `why` for all that is under way, and gives the stream back for another
+    /// [`connect`]; `None` where that was done before.
+    pub async fn withdraw(&self, why: &str) -> Option<UnixStream> {
+        self.shared.end(AgentError::Withdrawn(why.to_owned()));
+        let tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        self.shared.stop.send_replace(true);
+        let (reader, writer) = (tasks.reading.await.ok()?, tasks.writing.await.ok()?);
+        reader.reunite(writer).ok()
     }
 
     /// Whether `other` speaks to the same agent: not to one of another boot, and to no worker.
@@ -291,7 +356,8 @@ impl RequestSender {
     }
 
     fn closed(&self) -> AgentError {
-        AgentError::Closed(self.client.shared.waiting().ended.clone().unwrap_or_else(|| "unknown reason".to_owned()))
+        let ended = self.client.shared.waiting().ended.clone();
+        ended.unwrap_or_else(|| AgentError::Closed("unknown reason".to_owned()))
     }
 }
 
@@ -360,7 +426,7 @@ impl Conversation {
     /// A message that has no place in this request.
     pub(super) fn unexpected(&self, message: &ToHost) -> AgentError {
         let why = format!("the guest sent {} where it has no place", message.describe());
-        self.to_guest.client.shared.end(why.clone());
+        self.to_guest.client.shared.end(AgentError::Closed(why.clone()));
         AgentError::Closed(why)
     }
 }

@@ -11,6 +11,8 @@ pub enum AgentError {
     Op(OpError),
     /// The connection is over; why.
     Closed(String),
+    /// The host ended the connection; why.
+    Withdrawn(String),
     /// The guest's agent is of another version.
     Version {
         /// What the guest said.
@@ -32,6 +34,7 @@ impl fmt::Display for AgentError {
         match self {
             Self::Op(error) => error.fmt(f),
             Self::Closed(why) => write!(f, "the connection to the agent ended: {why}"),
+            Self::Withdrawn(why) => f.write_str(why),
             Self::Version { found } => write!(
                 f,
                 "the guest's agent speaks version {found} of the protocol, expected {PROTOCOL_VERSION}\nhint: `provium` and \

@@ -14,6 +14,7 @@ mod processes;
 mod requests;
 mod syscalls;
 mod turn;
+mod watchdog;
 mod worker;
 
 pub use crate::agent_protocol::{

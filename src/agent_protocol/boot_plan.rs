@@ -62,6 +62,10 @@ pub struct BootPlan {
     pub init: GuestInit,
     /// Modules below `/.provium/modules`, in the order to load them.
     pub modules: Vec<String>,
+    /// Those of them that the test asked for: without them the boot fails.
+    pub required: Vec<String>,
+    /// Seconds since the epoch that the clock should have begun at.
+    pub initial_time: Option<i64>,
     /// Files to write.
     pub files: Vec<BootFile>,
     /// The host name to set.
@@ -106,6 +110,8 @@ mod tests {
         let plan = BootPlan {
             init: GuestInit::Named("/sbin/init".to_owned()),
             modules: vec!["a.ko".to_owned()],
+            required: vec!["a.ko".to_owned()],
+            initial_time: Some(1),
             files: vec![BootFile { path: "/etc/x".to_owned(), content: vec![0, 255], mode: 0o600 }],
             hostname: Some("h".to_owned()),
         };

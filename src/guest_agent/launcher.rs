@@ -9,8 +9,12 @@ use super::ops::Root;
 use super::port::{Devices, complain};
 use super::sys::{self, c_string, check};
 use super::{root_device, server, settle, uevents};
-use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
+use crate::agent_protocol::{
+    BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR, errno_name, errno_text,
+};
 
+/// How far the clock may be from where it should be, in seconds: firmware takes time that the kernel does not count.
+const CLOCK_TOLERANCE: i64 = 60;
 /// What the agent is started as: systemd spares processes whose name begins so when it switches root.
 const AGENT_NAME: &CStr = c"@provium-agent";
 
@@ -33,11 +37,8 @@ fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
     let dev = hidden_mount(c"devtmpfs")?;
     // Before the drivers: nothing they announce is missed.
     let announcements = uevents::open().or_else(|_| uevents::open_watch(&dev)).ok();
-    for module in &plan.modules {
-        if let Err(error) = load_module(module) {
-            notices.push(format!("module `{module}`: {error}"));
-        }
-    }
+    let mut refused = None;
+    load_modules(&plan, &mut refused, notices);
     if plan.init == GuestInit::None {
         ordinary_mounts(notices);
     }
@@ -49,20 +50,10 @@ fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
         _ => None,
     };
     let in_root = matches!(root, Some(Ok(_)));
-    for file in &plan.files {
-        if let Err(error) = write_file(file, in_root) {
-            notices.push(format!("file `{}`: {error}", file.path));
-        }
-    }
-    if let Some(name) = &plan.hostname {
-        // SAFETY: the pointer and length are those of `name`.
-        if let Err(error) = check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }) {
-            notices.push(format!("host name `{name}`: {error}"));
-        }
-    }
+    prepare_system(&plan, in_root, &mut refused);
     // Not before the files are there: one of them may be the init.
     let init = root.map_or_else(|| find_init(&plan.init), |init| init.map(Some));
-    let boot_error = init.as_ref().err().cloned();
+    let boot_error = init.as_ref().err().cloned().or(refused);
     let (ended, exec_result) = sys::pipe()?;
     start_agent(&[&proc, &sys, &dev], announcements.as_ref(), &ended, boot_error.as_deref(), notices)?;
     drop((proc, sys, dev, announcements, ended));
@@ -78,6 +69,60 @@ fn prepare_and_become_init(notices: &mut Vec<String>) -> io::Result<()> {
     }
     // Without an init to become, closing the pipe (here) is what lets the agent go on.
     Ok(())
+}
+
+/// Remembers the first thing that the test asked for and that can't be done: the boot fails with it.
+fn refuse(refused: &mut Option<String>, what: &str, name: &str, error: &io::Error) {
+    refused.get_or_insert_with(|| match error.raw_os_error() {
+        Some(errno) => format!("{what}: `{name}`: {} ({})", errno_name(errno), errno_text(errno)),
+        None => format!("{what}: `{name}`: {error}"),
+    });
+}
+
+fn load_modules(plan: &BootPlan, refused: &mut Option<String>, notices: &mut Vec<String>) {
+    for module in &plan.modules {
+        match load_module(module) {
+            Ok(()) => {}
+            Err(error) if plan.required.contains(module) => {
+                refuse(refused, "load_modules", module.trim_end_matches(".ko"), &error);
+            }
+            Err(error) => notices.push(format!("module `{module}`: {error}")),
+        }
+    }
+}
+
+/// Does what else the test asked to be done before init.
+fn prepare_system(plan: &BootPlan, in_root: bool, refused: &mut Option<String>) {
+    for file in &plan.files {
+        if let Err(error) = write_file(file, in_root) {
+            refuse(refused, "files", &file.path, &error);
+        }
+    }
+    if let Some(name) = &plan.hostname {
+        // SAFETY: the pointer and length are those of `name`.
+        if let Err(error) = check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }) {
+            refuse(refused, "hostname", name, &error);
+        }
+    }
+    if let Some(time) = plan.initial_time
+        && let Err(error) = begin_at(time)
+    {
+        refuse(refused, "initial_time", &time.to_string(), &error);
+    }
+}
+
+/// Sets the clock where the kernel did not take it from the machine's: one without a driver for it, or with a clock of its
+/// hypervisor's.
+fn begin_at(time: i64) -> io::Result<()> {
+    let up = i64::try_from(sys::uptime_ns() / 1_000_000_000).unwrap_or_default();
+    // SAFETY: a null pointer asks for the value alone.
+    let now = unsafe { libc::time(std::ptr::null_mut()) };
+    if (now - time).abs() <= up + CLOCK_TOLERANCE {
+        return Ok(());
+    }
+    let value = libc::timespec { tv_sec: time + up, tv_nsec: 0 };
+    // SAFETY: `value` lives during the call.
+    check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const value) }).map(drop)
 }
 
 /// A file system that nothing in the guest sees: mounted, opened, and detached again.
@@ -268,7 +313,7 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
         let error = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
         boot_error = Some(format!("the guest's init could not be executed: {error}"));
     }
-    match devices.port() {
+    match devices.port(|| settle::is_at_work(&proc)) {
         Ok(port) => {
             if boot_error.is_none() {
                 settle::wait(&proc);
@@ -286,7 +331,7 @@ pub fn serve() {
         return complain("`--serve` needs /proc, /sys and /dev");
     };
     let announcements = uevents::open().or_else(|_| uevents::open_watch(&dev)).ok();
-    match (Devices { sys, dev, announcements }).port() {
+    match (Devices { sys, dev, announcements }).port(|| settle::is_at_work(&proc)) {
         Ok(port) => server::serve(port, following_pid_1(proc), server::hello(None, Vec::new())),
         Err(error) => complain(&format!("the agent's port can't be used: {error}")),
     }

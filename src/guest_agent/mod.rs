@@ -6,6 +6,7 @@
 //! processes (`ops`).
 
 mod buffers;
+mod button;
 mod files;
 mod input;
 mod interrupt;

@@ -250,6 +250,7 @@ impl Ops {
             Op::SetClock(_) => Err(unsupported("clock")),
             // Done by `act`: it takes its time.
             Op::UnloadModule(_) => Err(unsupported("unload_module")),
+            // Done by the I/O thread.
             Op::WatchPowerButton => Err(unsupported("power_button")),
         }
     }

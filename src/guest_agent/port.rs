@@ -3,10 +3,17 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use super::sys::{self, c_string};
 use super::uevents;
 use crate::agent_protocol::PORT_NAME;
+
+/// How long a guest has to load a driver for the port by itself, at least and at most.
+const GRACE: Duration = Duration::from_secs(5);
+const LONGEST_GRACE: Duration = Duration::from_secs(30);
+/// How often it is looked whether the time is over, in milliseconds.
+const LOOK_AGAIN_MS: i32 = 500;
 
 /// The directories of devices, kept open from before the guest's init changed anything.
 pub struct Devices {
@@ -19,30 +26,33 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Waits for the port and opens it.
+    /// Waits for the port and opens it. A guest without a driver for it gets some time to load one by itself, more while its
+    /// init `is_at_work`; then the host is told that there is none.
     ///
     /// # Errors
     /// When the port is there but can't be opened, or nothing announces devices.
-    pub fn port(&self) -> io::Result<OwnedFd> {
+    pub fn port(&self, is_at_work: impl Fn() -> bool) -> io::Result<OwnedFd> {
+        let begun = Instant::now();
         let mut told = false;
         loop {
             if let Some(name) = self.find() {
                 return sys::openat(self.dev.as_raw_fd(), &c_string(name.as_bytes())?, libc::O_RDWR, 0);
             }
-            if !told && !self.has_driver() {
+            let waits_for_driver = !told && !self.has_driver();
+            let passed = begun.elapsed();
+            if waits_for_driver && (passed >= LONGEST_GRACE || passed >= GRACE && !is_at_work()) {
                 told = true;
                 complain(
                     "no virtio-serial port: the kernel has no driver for it\nhint: give the profile `modules`, or build the \
                      kernel with CONFIG_VIRTIO_PCI=y and CONFIG_VIRTIO_CONSOLE=y",
                 );
             }
-            match &self.announcements {
-                Some(socket) => uevents::wait(socket)?,
-                None => {
-                    return Err(io::Error::other(
-                        "the kernel can't announce devices (CONFIG_NET, CONFIG_INOTIFY_USER)",
-                    ));
-                }
+            let Some(socket) = &self.announcements else {
+                return Err(io::Error::other("the kernel can't announce devices (CONFIG_NET, CONFIG_INOTIFY_USER)"));
+            };
+            let pause = if waits_for_driver && !told { LOOK_AGAIN_MS } else { -1 };
+            if sys::poll_one(socket.as_fd(), libc::POLLIN, pause)? != 0 {
+                uevents::wait(socket)?;
             }
         }
     }

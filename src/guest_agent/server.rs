@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel as queue};
 
+use super::button;
 use super::files::{Buffers, Pace};
 use super::interrupt::Interrupts;
 use super::ops::{self, Root, Shared};
@@ -12,7 +13,7 @@ use super::out::Out;
 use super::processes::{Processes, Source};
 use super::sys::{self, check};
 use super::watchers::{Watchers, watch};
-use crate::agent_protocol::{Hello, Incoming, PROTOCOL_VERSION, ToGuest, ToHost};
+use crate::agent_protocol::{Hello, Incoming, Op, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read at once before the first frame, in bytes.
 const READ: usize = 4096;
@@ -250,6 +251,14 @@ impl Host {
         match &message {
             ToGuest::Ping => {
                 self.shared.out.send(request, &ToHost::Pong)?;
+                return Ok(true);
+            }
+            // Not as whoever the ops thread has become meanwhile.
+            ToGuest::Op(Op::WatchPowerButton) => {
+                match button::watch(request, &self.shared) {
+                    Ok(reply) => self.shared.out.reply(request, reply),
+                    Err(error) => self.shared.out.fail(request, error),
+                }
                 return Ok(true);
             }
             ToGuest::Stdin(bytes) => {

@@ -39,7 +39,7 @@ fn set_class(class: i32) {
 }
 
 /// Whether init or a process started after the agent is running or in an uninterruptible wait.
-fn is_at_work(proc: &OwnedFd) -> bool {
+pub fn is_at_work(proc: &OwnedFd) -> bool {
     let own = std::process::id();
     let Ok(list) = sys::openat(proc.as_raw_fd(), c".", libc::O_RDONLY | libc::O_DIRECTORY, 0) else { return false };
     names(list)

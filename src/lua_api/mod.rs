@@ -38,7 +38,9 @@ mod test_runner;
 mod vm;
 mod vm_calls;
 mod vm_files;
+mod vm_inspect;
 mod vm_kernel;
+mod vm_power;
 mod vm_run;
 mod worker;
 

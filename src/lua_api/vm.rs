@@ -8,7 +8,8 @@ use super::args::{Args, Options};
 use super::console::ConsoleHandle;
 use super::error::ApiError;
 use super::register::{Class, class};
-use super::{vm_calls, vm_files, vm_kernel};
+use super::{vm_calls, vm_files, vm_inspect, vm_kernel, vm_power};
+use crate::foundation::size::format_size;
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
 /// Registry key of the class.
@@ -20,10 +21,20 @@ const OPTIONS: &[&str] = &[
     "kernel_cmdline",
     "kernel_cmdline_append",
     "agent_timeout",
+    "rng_seed",
+    "initial_time",
     "hostname",
     "files",
     "load_modules",
 ];
+
+/// The last second of the year 9999, the last that a PC's clock can be set to.
+const LATEST_TIME: i64 = 253_402_300_799;
+
+/// Less than this no kernel boots in, in bytes.
+const LEAST_MEMORY: u64 = 16 * 1024 * 1024;
+/// What Linux takes as a host name at most, in bytes.
+const LONGEST_HOSTNAME: usize = 64;
 
 /// A VM as Lua holds it.
 pub struct VmHandle(pub Arc<Vm>);
@@ -59,15 +70,37 @@ impl UserData for VmHandle {
 pub fn options(args: &mut Args) -> Result<VmOptions, ApiError> {
     let options = args.options(OPTIONS)?;
     Ok(VmOptions {
-        memory: options.size("memory")?,
+        memory: memory(args, &options)?,
         cpus: options.integer("cpus", 1, 255)?.and_then(|cpus| u32::try_from(cpus).ok()),
         kernel_cmdline: options.text("kernel_cmdline")?,
         kernel_cmdline_append: options.text("kernel_cmdline_append")?,
         agent_timeout: positive(&args_name(args), &options, "agent_timeout")?,
-        hostname: options.text("hostname")?,
+        rng_seed: options.integer("rng_seed", 0, i64::MAX)?.and_then(|seed| u64::try_from(seed).ok()),
+        initial_time: options.integer("initial_time", 0, LATEST_TIME)?,
+        hostname: hostname(args, &options)?,
         files: files(args, &options)?,
         load_modules: names(args, &options)?,
     })
+}
+
+fn memory(args: &Args, options: &Options) -> Result<Option<u64>, ApiError> {
+    match options.size("memory")? {
+        Some(bytes) if bytes < LEAST_MEMORY => {
+            let found = super::render::short(&options.value("memory")?);
+            Err(args.bad("memory", &format!("expected {} at least, found {found}", format_size(LEAST_MEMORY))))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+fn hostname(args: &Args, options: &Options) -> Result<Option<String>, ApiError> {
+    match options.text("hostname")? {
+        Some(name) if name.is_empty() || name.len() > LONGEST_HOSTNAME || name.bytes().any(|byte| byte <= b' ') => {
+            let expected = format!("expected 1 to {LONGEST_HOSTNAME} bytes without white space");
+            Err(args.bad("hostname", &format!("{expected}, found {}", super::render::quote(name.as_bytes()))))
+        }
+        name => Ok(name),
+    }
 }
 
 fn args_name(args: &Args) -> String {
@@ -119,34 +152,14 @@ fn files(args: &Args, options: &Options) -> Result<Option<Vec<BootFile>>, ApiErr
 /// # Errors
 /// Those of Lua's allocator.
 pub fn install(lua: &Lua, batch: mlua::Function) -> mlua::Result<()> {
-    let class = lifecycle(Class::new(lua)?)?;
+    let class = vm_power::methods(Class::new(lua)?)?;
+    let class = vm_inspect::methods(class)?;
     let class = console(class)?;
     let class = vm_files::methods(class)?;
     let class = accessors(class)?;
     let class = vm_kernel::methods(class)?;
     let class = vm_calls::methods(class)?;
     class.in_lua("batch", batch)?.store(CLASS)
-}
-
-fn lifecycle(class: Class<'_>) -> mlua::Result<Class<'_>> {
-    class
-        .waits("vm:boot", |_, _, mut args| {
-            let object = args.next();
-            let vm = borrow(&args, &object)?;
-            let options = options(&mut args)?;
-            Ok(async move {
-                vm.boot(options).await?;
-                Ok(object)
-            })
-        })?
-        .waits("vm:shutdown", |_, _, mut args| {
-            let object = args.next();
-            let vm = borrow(&args, &object)?;
-            Ok(async move {
-                vm.shutdown().await?;
-                Ok(object)
-            })
-        })
 }
 
 fn console(class: Class<'_>) -> mlua::Result<Class<'_>> {

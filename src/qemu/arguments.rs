@@ -9,6 +9,9 @@ use super::accelerator::Accel;
 /// Ports that are left free for devices plugged in later.
 const FREE_PORTS: u8 = 4;
 
+/// The id of the agent's port: QMP tells when something in the guest opens or closes it.
+pub const AGENT_PORT_ID: &str = "agent";
+
 /// One machine to start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSpec {
@@ -32,20 +35,42 @@ pub struct MachineSpec {
     pub initrd: PathBuf,
     /// The kernel's command line.
     pub cmdline: String,
-    /// Where the serial console's bytes go.
-    pub serial_log: PathBuf,
-    /// Where the bytes of `hvc0` go.
-    pub virtio_log: PathBuf,
     /// The name of the agent's port.
     pub agent_port: String,
+    /// Makes virtio-rng, `RDRAND` under TCG and the kernel's boot seed deterministic.
+    pub rng_seed: Option<u64>,
+    /// Seconds since the epoch that the machine's clock begins at; the host's time where none is given.
+    pub initial_time: Option<i64>,
+    /// Where TCG tells of a CPU that was reset, and why.
+    pub reset_log: PathBuf,
     /// Put behind all others.
     pub extra: Vec<String>,
 }
 
+/// The ends of socket pairs that QEMU inherits.
+#[derive(Debug, Clone, Copy)]
+pub struct Channels {
+    /// QMP.
+    pub qmp: RawFd,
+    /// The agent's port.
+    pub agent: RawFd,
+    /// The serial console.
+    pub serial: RawFd,
+    /// `hvc0`.
+    pub virtio: RawFd,
+}
+
 /// The words of the command line, without the program.
-pub fn arguments(spec: &MachineSpec, qmp: RawFd, agent: RawFd) -> Vec<OsString> {
+pub fn arguments(spec: &MachineSpec, channels: Channels) -> Vec<OsString> {
     let mut words = Words::default();
-    let arm = spec.arch == "aarch64";
+    machine(&mut words, spec);
+    boot(&mut words, spec);
+    devices(&mut words, spec, channels);
+    words.0.extend(spec.extra.iter().map(OsString::from));
+    words.0
+}
+
+fn machine(words: &mut Words, spec: &MachineSpec) {
     words.text("-name", &format!("provium-{}", escape(&spec.name)));
     words.text(
         "-accel",
@@ -54,7 +79,7 @@ pub fn arguments(spec: &MachineSpec, qmp: RawFd, agent: RawFd) -> Vec<OsString> 
             Accel::Tcg => "tcg,thread=multi",
         },
     );
-    words.text("-machine", spec.machine.as_deref().unwrap_or(if arm { "virt" } else { "q35" }));
+    words.text("-machine", spec.machine.as_deref().unwrap_or(if spec.is_arm() { "virt" } else { "q35" }));
     words.text("-cpu", spec.cpu_model.as_deref().unwrap_or("max"));
     words.text("-smp", &spec.cpus.max(1).to_string());
     words.text("-m", &format!("{}k", spec.memory / 1024));
@@ -63,30 +88,70 @@ pub fn arguments(spec: &MachineSpec, qmp: RawFd, agent: RawFd) -> Vec<OsString> 
     }
     // A guest that resets, powers off or panics stops where it is: it can be looked at, and QMP tells which it was.
     words.text("-action", "reboot=shutdown,shutdown=pause,panic=pause");
+    if spec.accel == Accel::Tcg {
+        // A triple fault looks like any other reset, but for this log.
+        words.text("-d", "cpu_reset");
+        words.path("-D", "", &spec.reset_log, "");
+    }
+    if let Some(seed) = spec.rng_seed {
+        words.text("-seed", &seed.to_string());
+    }
+    if let Some(seconds) = spec.initial_time {
+        words.text("-rtc", &format!("base={}", date(seconds)));
+    }
+}
+
+fn boot(words: &mut Words, spec: &MachineSpec) {
     words.path("-kernel", "", &spec.kernel, "");
     words.path("-initrd", "", &spec.initrd, "");
     words.text("-append", &spec.cmdline);
-    words.text("-chardev", &format!("socket,id=qmp,fd={qmp}"));
+}
+
+fn devices(words: &mut Words, spec: &MachineSpec, channels: Channels) {
+    words.text("-chardev", &format!("socket,id=qmp,fd={}", channels.qmp));
     words.text("-mon", "chardev=qmp,mode=control");
-    words.path("-chardev", "file,id=serial,path=", &spec.serial_log, "");
+    words.text("-chardev", &format!("socket,id=serial,fd={}", channels.serial));
     words.text("-serial", "chardev:serial");
     words.text("-device", "virtio-serial-pci,id=channels,max_ports=8");
-    words.text("-chardev", &format!("socket,id=agent,fd={agent}"));
+    words.text("-chardev", &format!("socket,id=agent,fd={}", channels.agent));
     words.text(
         "-device",
-        &format!("virtserialport,bus=channels.0,nr=1,chardev=agent,name={}", escape(&spec.agent_port)),
+        &format!(
+            "virtserialport,id={AGENT_PORT_ID},bus=channels.0,nr=1,chardev=agent,name={}",
+            escape(&spec.agent_port)
+        ),
     );
-    words.path("-chardev", "file,id=hvc0,path=", &spec.virtio_log, "");
+    words.text("-chardev", &format!("socket,id=hvc0,fd={}", channels.virtio));
     words.text("-device", "virtconsole,bus=channels.0,nr=2,chardev=hvc0");
-    words.text("-device", "virtio-rng-pci");
-    if !arm {
+    // With `-seed` the built-in generator is deterministic, else its bytes are the host's.
+    words.text("-object", "rng-builtin,id=rng");
+    words.text("-device", "virtio-rng-pci,rng=rng");
+    if !spec.is_arm() {
         words.text("-device", "pvpanic-pci");
     }
     for port in 0..FREE_PORTS {
         words.text("-device", &format!("pcie-root-port,id=free{port},chassis={},slot={port}", port + 1));
     }
-    words.0.extend(spec.extra.iter().map(OsString::from));
-    words.0
+}
+
+impl MachineSpec {
+    fn is_arm(&self) -> bool {
+        self.arch == "aarch64"
+    }
+}
+
+/// Seconds since the epoch as QEMU reads a date, in UTC. The calendar is that of Howard Hinnant's `civil_from_days`.
+fn date(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
 #[derive(Default)]
@@ -126,16 +191,15 @@ mod tests {
             kernel: "/k,1/bzImage".into(),
             initrd: "/i".into(),
             cmdline: "console=hvc0 quiet".to_owned(),
-            serial_log: "/logs,x/s".into(),
-            virtio_log: "/logs,x/v".into(),
-            agent_port: "org.x".to_owned(),
+            agent_port: "org,x".to_owned(),
+            reset_log: "/run,x/r".into(),
             extra: vec!["-device".to_owned(), "foo".to_owned()],
             ..MachineSpec::default()
         }
     }
 
     fn line(spec: &MachineSpec) -> String {
-        let words = arguments(spec, 7, 8);
+        let words = arguments(spec, Channels { qmp: 7, agent: 8, serial: 9, virtio: 10 });
         words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -145,19 +209,39 @@ mod tests {
         for part in [
             "-name provium-a,,b",
             "-kernel /k,1/bzImage",
-            "path=/logs,,x/s",
+            "-D /run,x/r",
+            "name=org,,x",
             "-m 524288k",
             "-smp 2",
             "-accel tcg,thread=multi",
             "-machine q35",
             "socket,id=qmp,fd=7",
             "socket,id=agent,fd=8",
+            "socket,id=serial,fd=9",
+            "socket,id=hvc0,fd=10",
             "-sandbox on",
         ] {
             assert!(line.contains(part), "{part} is missing in {line}");
         }
         assert!(line.ends_with("-device foo"));
-        assert!(!line.contains("-netdev"));
+        for part in ["-netdev", "-seed", "-rtc"] {
+            assert!(!line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn seed_and_time() {
+        let line = line(&MachineSpec { rng_seed: Some(u64::MAX), initial_time: Some(951_868_799), ..spec() });
+        assert!(line.contains("-seed 18446744073709551615 -rtc base=2000-02-29T23:59:59"), "{line}");
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00"),
+            (-1, "1969-12-31T23:59:59"),
+            (1_709_164_800, "2024-02-29T00:00:00"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+            (253_402_300_799, "9999-12-31T23:59:59"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
     }
 
     #[test]
@@ -171,6 +255,6 @@ mod tests {
         };
         let line = line(&spec);
         assert!(line.contains("-accel kvm -machine pc -cpu host"), "{line}");
-        assert!(!line.contains("pvpanic"));
+        assert!(!line.contains("pvpanic") && !line.contains("cpu_reset"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::find::Version;
 use crate::foundation::path_error::PathError;
@@ -49,13 +50,60 @@ pub enum QemuError {
     Start(String),
     /// QEMU ended before it could be talked to.
     Ended(String),
-    /// QMP did not answer in time, or said something that is no QMP.
-    Qmp {
-        /// What was asked.
+    /// The control channel.
+    Qmp(QmpError),
+}
+
+/// A command over QMP that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QmpError {
+    /// QEMU refused the command.
+    Refused {
+        /// The command.
         command: String,
-        /// What came instead.
-        why: String,
+        /// QEMU's error class.
+        class: String,
+        /// QEMU's words.
+        description: String,
     },
+    /// No answer in time.
+    Deadline {
+        /// What was awaited: a command's name, or the greeting.
+        awaited: String,
+        /// The deadline.
+        after: Duration,
+        /// What came last.
+        last: String,
+    },
+    /// The channel ended: QEMU is gone, or sent what no QEMU sends.
+    Closed {
+        /// What was awaited.
+        awaited: String,
+        /// Why it ended.
+        reason: String,
+    },
+}
+
+impl fmt::Display for QmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { command, description, .. } => write!(f, "QEMU refused `{command}`: {description}"),
+            Self::Deadline { awaited, after, last } => {
+                write!(f, "QEMU did not answer {awaited} within {} s; last came {last}", after.as_secs_f64())
+            }
+            Self::Closed { awaited, reason } => {
+                write!(f, "QEMU's control channel ended while waiting for {awaited}: {reason}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for QmpError {}
+
+impl From<QmpError> for QemuError {
+    fn from(error: QmpError) -> Self {
+        Self::Qmp(error)
+    }
 }
 
 impl fmt::Display for QemuError {
@@ -83,7 +131,7 @@ impl fmt::Display for QemuError {
             Self::File(error) => error.fmt(f),
             Self::Start(why) => write!(f, "QEMU could not be started: {why}"),
             Self::Ended(how) => write!(f, "QEMU ended: {how}"),
-            Self::Qmp { command, why } => write!(f, "QMP command `{command}`: {why}"),
+            Self::Qmp(error) => error.fmt(f),
         }
     }
 }

@@ -12,10 +12,10 @@ mod process;
 mod qmp;
 
 pub use accelerator::{Accel, AccelRequest, ChosenAccel, choose};
-pub use arguments::{MachineSpec, arguments};
-pub use error::QemuError;
+pub use arguments::{AGENT_PORT_ID, Channels, MachineSpec, arguments};
+pub use error::{QemuError, QmpError};
 pub use find::{Candidates, QemuBinary, Version, find};
 pub use kernel_image::{Extracted, KernelImage, KernelKind, extract_vmlinux, inspect};
 pub use modules::{Module, Wanted, load_order, release_directory};
-pub use process::{End, QemuProcess};
-pub use qmp::Qmp;
+pub use process::{HostEnds, QemuExit, QemuProcess};
+pub use qmp::{GuestCondition, GuestEnd, Qmp};

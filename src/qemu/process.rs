@@ -1,215 +1,304 @@
-//! A QEMU process: started over inherited sockets, watched, killed.
+//! A QEMU process: started over inherited socket pairs, watched, ended.
 
+use std::fmt;
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::Value;
-use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::arguments::{MachineSpec, arguments};
+use super::arguments::{AGENT_PORT_ID, Channels, MachineSpec, arguments};
 use super::console::plain;
-use super::error::QemuError;
+use super::error::{QemuError, QmpError};
 use super::find::QemuBinary;
 use super::qmp::Qmp;
 use crate::foundation::path_error::describe_io;
-use crate::foundation::process;
+use crate::foundation::process::spawn;
 
-/// How much of QEMU's standard error is kept, in bytes.
-const LAST_WORDS: usize = 16 * 1024;
+/// How long QEMU may take to greet; 40 ms on an idle machine.
+const GREETING_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a QEMU that closed its control channel may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How much of QEMU's stderr is kept; what comes later is dropped by the kernel.
+const STDERR_BYTES: usize = 64 * 1024;
+/// The thread that waits for a child needs next to no stack.
+const WAITER_STACK: usize = 64 * 1024;
 
-/// How a guest, or its QEMU, ended.
+/// How a QEMU ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// The guest powered off.
-    Poweroff,
-    /// The guest reset itself.
-    Reset,
-    /// The guest's kernel told of its panic.
-    Panic,
-    /// QEMU ended: its status and last words.
-    Exited(String),
+pub struct QemuExit {
+    /// Its status; `None` where the operating system did not tell.
+    pub status: Option<ExitStatus>,
+    /// What it wrote to stderr, without surrounding white space, 64 KiB at most.
+    pub stderr: String,
 }
 
-/// A running QEMU. Dropping it kills it.
+impl fmt::Display for QemuExit {
+    /// A fragment that continues "QEMU …".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            None => write!(f, "ended")?,
+            Some(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => write!(f, "exited with status {code}")?,
+                (None, Some(signal)) => write!(f, "was killed by signal {signal}")?,
+                (None, None) => write!(f, "ended")?,
+            },
+        }
+        match self.stderr.as_str() {
+            "" => Ok(()),
+            words => write!(f, ", saying:\n  {}", words.replace('\n', "\n  ")),
+        }
+    }
+}
+
+/// The host's ends of a QEMU's channels; none of them blocks.
+#[derive(Debug)]
+pub struct HostEnds {
+    /// The agent's port.
+    pub agent: UnixStream,
+    /// The serial console.
+    pub serial: UnixStream,
+    /// `hvc0`.
+    pub virtio: UnixStream,
+}
+
+/// A running QEMU. Dropping it kills the process; `kill` also waits until it is gone.
+#[derive(Debug)]
 pub struct QemuProcess {
-    pid: u32,
+    watched: Watched,
     qmp: Qmp,
-    exit: watch::Receiver<Option<String>>,
-    events: tokio::sync::Mutex<mpsc::UnboundedReceiver<(String, Value)>>,
 }
 
 impl QemuProcess {
-    /// Starts QEMU and waits until QMP answers. Returns the agent's channel with it.
+    /// Starts QEMU and waits for its QMP greeting; the guest is running by then. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// QEMU can't be started, or ends at once: the message holds its own words.
-    pub async fn start(binary: &QemuBinary, spec: &MachineSpec) -> Result<(Self, UnixStream), QemuError> {
-        let start = |error: io::Error| QemuError::Start(describe_io(&error));
-        let (qmp, qmp_theirs) = std::os::unix::net::UnixStream::pair().map_err(start)?;
-        let (agent, agent_theirs) = std::os::unix::net::UnixStream::pair().map_err(start)?;
-        let mut command = Command::new(&binary.path);
-        command
-            .args(arguments(spec, qmp_theirs.as_raw_fd(), agent_theirs.as_raw_fd()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            // Ctrl-C on the terminal is for provium, which takes its machines down in order.
-            .process_group(0);
-        let inherit = vec![OwnedFd::from(qmp_theirs), OwnedFd::from(agent_theirs)];
-        let child = process::spawn(command, inherit)
-            .map_err(|error| QemuError::Start(format!("`{}`: {}", binary.path.display(), describe_io(&error))))?;
-        let pid = child.id();
-        let guard = KillOnDrop(Some(pid));
-        let exit = watch_exit(child);
-        let connected = Qmp::connect(to_tokio(qmp).map_err(start)?).await;
-        let (qmp, events) = match connected {
-            Ok(connected) => connected,
-            Err(error) => {
-                guard.kill();
-                return Err(match wait_exit(exit).await {
-                    how if how.contains("signal 9") => error,
-                    how => QemuError::Ended(how),
-                });
-            }
+    /// `Start` with QEMU's own words when it ends at once, `Qmp` when it does not greet.
+    pub async fn start(binary: &QemuBinary, spec: &MachineSpec) -> Result<(Self, HostEnds), QemuError> {
+        let refuse = |error: io::Error| start_error(&binary.path, &describe_io(&error));
+        let (qmp_ours, qmp) = socket_pair().map_err(refuse)?;
+        let (agent_ours, agent) = socket_pair().map_err(refuse)?;
+        let (serial_ours, serial) = socket_pair().map_err(refuse)?;
+        let (virtio_ours, virtio) = socket_pair().map_err(refuse)?;
+        let stderr = stderr_file().map_err(refuse)?;
+        let channels = Channels {
+            qmp: qmp.as_raw_fd(),
+            agent: agent.as_raw_fd(),
+            serial: serial.as_raw_fd(),
+            virtio: virtio.as_raw_fd(),
         };
-        guard.disarm();
-        let agent = to_tokio(agent).map_err(start)?;
-        Ok((Self { pid, qmp, exit, events: tokio::sync::Mutex::new(events) }, agent))
+        let mut command = Command::new(&binary.path);
+        command.args(arguments(spec, channels));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone().map_err(refuse)?);
+        // Ctrl-C on the terminal is for provium, which takes its machines down in order.
+        command.process_group(0);
+        // Watched from the start: where this future is dropped half-way, the child still ends.
+        let start = move || Watched::new(spawn(command, vec![qmp, agent, serial, virtio])?, stderr);
+        let started = tokio::task::spawn_blocking(start).await;
+        let watched = started.map_err(io::Error::other).and_then(|started| started).map_err(refuse)?;
+        let qmp_stream = tokio::net::UnixStream::from_std(qmp_ours).map_err(refuse)?;
+        match Qmp::connect(qmp_stream, AGENT_PORT_ID, GREETING_DEADLINE).await {
+            Ok(qmp) => {
+                let ends = HostEnds { agent: agent_ours, serial: serial_ours, virtio: virtio_ours };
+                Ok((Self { watched, qmp }, ends))
+            }
+            Err(error) => Err(watched.why_not_started(&binary.path, error).await),
+        }
     }
 
-    /// Its process.
+    /// The process's id.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.watched.pid
     }
 
-    /// Its control channel.
+    /// The control channel.
     pub fn qmp(&self) -> &Qmp {
         &self.qmp
     }
 
-    /// Waits until the guest or QEMU ends. One task may wait at a time.
-    pub async fn wait_for_end(&self) -> End {
-        let mut events = self.events.lock().await;
-        loop {
-            let (name, data) = match events.recv().await {
-                Some(event) => event,
-                None => return End::Exited(wait_exit(self.exit.clone()).await),
-            };
-            let end = match (name.as_str(), data["reason"].as_str()) {
-                ("GUEST_PANICKED", _) | ("SHUTDOWN", Some("guest-panic")) => Some(End::Panic),
-                ("SHUTDOWN", Some("guest-reset")) => Some(End::Reset),
-                ("SHUTDOWN", Some("guest-shutdown")) => Some(End::Poweroff),
-                _ => None,
-            };
-            if let Some(end) = end {
-                return end;
+    /// Becomes `Some` the moment the process is gone.
+    pub fn exit_watch(&self) -> watch::Receiver<Option<Arc<QemuExit>>> {
+        self.watched.exit.clone()
+    }
+
+    /// Waits until the process is gone.
+    pub async fn wait(&self) -> Arc<QemuExit> {
+        wait_for_exit(self.watched.exit.clone()).await
+    }
+
+    /// Kills the process and waits until it is gone and reaped. Nothing happens where it already is.
+    pub async fn kill(&self) -> Arc<QemuExit> {
+        send_kill(&self.watched.pidfd);
+        self.wait().await
+    }
+}
+
+/// A child and the thread that waits for it. Dropping it kills the child.
+#[derive(Debug)]
+struct Watched {
+    pid: u32,
+    pidfd: OwnedFd,
+    exit: watch::Receiver<Option<Arc<QemuExit>>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // The waiting thread reaps it, also where the runtime is already gone.
+        send_kill(&self.pidfd);
+    }
+}
+
+impl Watched {
+    fn new(mut child: Child, stderr: File) -> io::Result<Self> {
+        let pid = child.id();
+        let (pidfd, (sender, exit)) = match open_pidfd(pid) {
+            Ok(pidfd) => (pidfd, watch::channel(None)),
+            Err(error) => {
+                reap(&mut child);
+                return Err(error);
+            }
+        };
+        let waiter = std::thread::Builder::new().name(format!("qemu-{pid}")).stack_size(WAITER_STACK);
+        let waiting = waiter.spawn(move || {
+            let status = child.wait().ok();
+            let stderr = read_stderr(&stderr);
+            // With no receiver left there is nobody to tell.
+            let _ = sender.send(Some(Arc::new(QemuExit { status, stderr })));
+        });
+        match waiting {
+            Ok(_) => Ok(Self { pid, pidfd, exit }),
+            Err(error) => {
+                // The child went with the closure and can't be waited for; it dies with this process at the latest.
+                send_kill(&pidfd);
+                Err(error)
             }
         }
     }
 
-    /// Kills QEMU and waits until it is gone.
-    pub async fn kill(&self) {
-        if self.exit.borrow().is_none() {
-            kill(self.pid);
-        }
-        wait_exit(self.exit.clone()).await;
-    }
-}
-
-impl Drop for QemuProcess {
-    fn drop(&mut self) {
-        // Only while its number is still its own: the watching thread has not collected it.
-        let exit = self.exit.borrow();
-        if exit.is_none() {
-            kill(self.pid);
+    async fn why_not_started(self, program: &Path, error: QmpError) -> QemuError {
+        // Where it closed the channel it is about to end by itself; what it said is complete only then.
+        let by_itself = matches!(error, QmpError::Closed { .. })
+            && tokio::time::timeout(LAST_WORDS, wait_for_exit(self.exit.clone())).await.is_ok();
+        send_kill(&self.pidfd);
+        let exit = wait_for_exit(self.exit.clone()).await;
+        if !by_itself {
+            error.into()
+        } else if exit.stderr.is_empty() {
+            start_error(program, &format!("it {exit} without a word"))
+        } else {
+            start_error(program, &exit.stderr)
         }
     }
 }
 
-fn to_tokio(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+fn start_error(program: &Path, problem: &str) -> QemuError {
+    QemuError::Start(format!("`{}`: {problem}", program.display()))
 }
 
-fn kill(pid: u32) {
-    if let Ok(pid) = i32::try_from(pid) {
-        // SAFETY: a signal to a child of ours that was not collected yet.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
+async fn wait_for_exit(mut exit: watch::Receiver<Option<Arc<QemuExit>>>) -> Arc<QemuExit> {
+    match exit.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone()) {
+        Some(exit) => exit,
+        // The waiting thread ended without a word, which it never does.
+        None => Arc::new(QemuExit { status: None, stderr: String::new() }),
     }
 }
 
-/// Kills a QEMU whose start is given up.
-struct KillOnDrop(Option<u32>);
-
-impl KillOnDrop {
-    fn disarm(mut self) {
-        self.0 = None;
-    }
-
-    fn kill(&self) {
-        if let Some(pid) = self.0 {
-            kill(pid);
-        }
-    }
+/// Our end does not block, as tokio wants it; QEMU's end is a description of its own.
+fn socket_pair() -> io::Result<(UnixStream, OwnedFd)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ours, theirs.into()))
 }
 
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        self.kill();
+/// A memory file of fixed size: QEMU's writes never block and never take more memory.
+fn stderr_file() -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated literal.
+    let fd = unsafe { libc::memfd_create(c"qemu-stderr".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
     }
-}
-
-/// Collects the process on a thread of its own; its end is known at once.
-fn watch_exit(mut child: Child) -> watch::Receiver<Option<String>> {
-    let (sender, exit) = watch::channel(None);
-    let words = Arc::new(Mutex::new(Vec::new()));
-    let stderr = child.stderr.take();
-    let kept = Arc::clone(&words);
-    std::thread::spawn(move || {
-        let reader = stderr.map(|mut stderr| std::thread::spawn(move || keep_last(&mut stderr, &kept)));
-        let status = child.wait();
-        if let Some(reader) = reader {
-            // A helper of QEMU's that holds the pipe open would keep this waiting; QEMU has none.
-            let _ = reader.join();
-        }
-        let words = words.lock().unwrap_or_else(PoisonError::into_inner);
-        sender.send_replace(Some(describe(status, &words)));
-    });
-    exit
-}
-
-fn keep_last(stderr: &mut impl io::Read, kept: &Mutex<Vec<u8>>) {
-    let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend_from_slice(&buffer[..count]);
-        let surplus = kept.len().saturating_sub(LAST_WORDS);
-        kept.drain(..surplus);
+    // SAFETY: the descriptor is new and owned by nobody else.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(STDERR_BYTES as u64)?;
+    // SAFETY: takes integers only.
+    if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_GROW | libc::F_SEAL_SHRINK) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    Ok(file)
 }
 
-fn describe(status: io::Result<ExitStatus>, words: &[u8]) -> String {
-    let how = match status {
-        Ok(status) => match (status.code(), status.signal()) {
-            (Some(code), _) => format!("exit {code}"),
-            (None, Some(signal)) => format!("signal {signal}"),
-            (None, None) => "an unknown status".to_owned(),
-        },
-        Err(error) => describe_io(&error),
-    };
-    match plain(words).trim() {
-        "" => how,
-        words => format!("{how}\n  {}", words.replace('\n', "\n  ")),
+fn read_stderr(file: &File) -> String {
+    let mut bytes = vec![0; STDERR_BYTES];
+    // Reads at an offset, since QEMU's writes moved the shared position.
+    let count = file.read_at(&mut bytes, 0).unwrap_or(0);
+    let written = bytes[..count].split(|byte| *byte == 0).next().unwrap_or_default();
+    plain(written).trim().to_owned()
+}
+
+fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers only. The child is not reaped yet, so the id is its own.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
     }
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is new and owned by nobody else; the kernel made it close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-async fn wait_exit(mut exit: watch::Receiver<Option<String>>) -> String {
-    match exit.wait_for(Option::is_some).await {
-        Ok(how) => how.clone().unwrap_or_default(),
-        Err(_) => "an unknown status".to_owned(),
+/// A process that has already ended can't be signalled, which is as good.
+fn send_kill(pidfd: &OwnedFd) {
+    let no_info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: a null pointer asks the kernel to fill in the information itself.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+}
+
+fn reap(child: &mut Child) {
+    // Both fail only where it is gone already.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(script: &str) -> Watched {
+        let stderr = stderr_file().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script).stdin(Stdio::null()).stderr(stderr.try_clone().unwrap());
+        Watched::new(spawn(command, Vec::new()).unwrap(), stderr).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_exit_comes_with_status_and_words() {
+        let watched = watched("echo oops >&2; exit 3");
+        let exit = wait_for_exit(watched.exit.clone()).await;
+        assert_eq!(exit.to_string(), "exited with status 3, saying:\n  oops");
+    }
+
+    #[tokio::test]
+    async fn a_kill_is_seen() {
+        let watched = watched("exec sleep 1000");
+        send_kill(&watched.pidfd);
+        assert_eq!(wait_for_exit(watched.exit.clone()).await.to_string(), "was killed by signal 9");
+        send_kill(&watched.pidfd);
+        assert!(!Path::new(&format!("/proc/{}", watched.pid)).exists());
+    }
+
+    #[tokio::test]
+    async fn endless_words_are_cut() {
+        let line = "a line of some fifty bytes for the stderr file";
+        let script = &format!("i=0; while [ $i -lt 3000 ]; do echo '{line}' >&2; i=$((i+1)); done; true");
+        let watched = watched(script);
+        let exit = wait_for_exit(watched.exit.clone()).await;
+        assert!(exit.stderr.len() > STDERR_BYTES / 2 && exit.stderr.len() <= STDERR_BYTES);
     }
 }

@@ -36,7 +36,6 @@ pub struct Ledger {
     running_tests: Vec<TestStarted>,
     finished_tests: HashSet<(String, String)>,
     running_vms: BTreeMap<u64, VmRef>,
-    stopped_vms: HashSet<u64>,
     counts: Counts,
     ended: bool,
 }
@@ -87,7 +86,6 @@ impl Ledger {
     pub fn close(&mut self) -> Vec<EventKind> {
         let mut owed = Vec::new();
         for (_, vm) in std::mem::take(&mut self.running_vms) {
-            self.stopped_vms.insert(vm.vm_id);
             owed.push(EventKind::VmStopped(VmStopped { vm, reason: StopReason::Unknown, detail: None }));
         }
         let open: Vec<String> =
@@ -190,8 +188,9 @@ impl Ledger {
     }
 
     fn vm_started(&mut self, vm: &VmRef) -> Result<Vec<EventKind>, String> {
-        if self.running_vms.contains_key(&vm.vm_id) || self.stopped_vms.contains(&vm.vm_id) {
-            return Err(format!("VM `{}` was started twice under one id", vm.vm));
+        // One that was stopped may be booted again.
+        if self.running_vms.contains_key(&vm.vm_id) {
+            return Err(format!("VM `{}` was started while it was running", vm.vm));
         }
         self.running_vms.insert(vm.vm_id, vm.clone());
         Ok(Vec::new())
@@ -201,7 +200,6 @@ impl Ledger {
         if self.running_vms.remove(&vm.vm_id).is_none() {
             return Err(format!("VM `{}` was stopped without running", vm.vm));
         }
-        self.stopped_vms.insert(vm.vm_id);
         Ok(Vec::new())
     }
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Which machine an event is about. Names repeat between tests and labs, `vm_id` never repeats in a run.
+/// Which machine an event is about. Names repeat between tests and labs, `vm_id` is one machine's alone; one that was stopped
+/// may be started again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRef {
     /// Unique in the run, from [`EventSink::next_vm_id`](super::EventSink::next_vm_id).

@@ -5,21 +5,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::net::UnixStream;
+
 use super::bed::{ProfileImages, Testbed};
+use super::console::Console;
 use super::error::{Death, VmError};
 use super::options::VmOptions;
-use super::running::{ConsoleFiles, ConsolePort, Running};
-use crate::agent_client::{self, AgentError, Hello};
+use super::running::{Consoles, Running};
+use super::watch::watch;
+use crate::agent_client::{self, Hello};
 use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME, RootDevice};
 use crate::foundation::duration::format_duration;
 use crate::foundation::nix_value::Value;
-use crate::foundation::path_error::PathContext;
+use crate::foundation::path_error::{PathContext, describe_io};
 use crate::project::{Arch, CmdlineRequest, Profile, RootWords, Setting, effective_cmdline};
-use crate::qemu::{End, MachineSpec, QemuError, QemuProcess};
+use crate::qemu::{MachineSpec, QemuError, QemuProcess};
 use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
 
 /// How long boot waits for the agent, before the accelerator's factor.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an agent may give no sign of life while something is asked of it, before the accelerator's factor.
+const SILENT_AGENT: Duration = Duration::from_secs(30);
+/// How long an agent that ended is waited for, before the accelerator's factor: the guest may be going down.
+const AGENT_ENDED: Duration = Duration::from_secs(3);
+/// A console that is silent this long has said all of a complaint.
+const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
 /// How long after the agent's channel broke QEMU may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -50,7 +60,7 @@ pub async fn boot(
     if let Some(message) = prepared.notice {
         settings.sink.emit(EventKind::Warning(Warning { message, hint: None }));
     }
-    let consoles = console_files(bed, vm)?;
+    let file = |what: &str| settings.runtime_dir.join(format!("vm-{}.{what}.log", vm.vm_id));
     let spec = MachineSpec {
         name: vm.vm.clone(),
         arch: std::env::consts::ARCH.to_owned(),
@@ -62,15 +72,24 @@ pub async fn boot(
         kernel: prepared.kernel,
         initrd: prepared.initrd,
         cmdline: prepared.cmdline.clone(),
-        serial_log: consoles.serial.clone(),
-        virtio_log: consoles.virtio.clone(),
         agent_port: PORT_NAME.to_owned(),
+        rng_seed: options.rng_seed,
+        initial_time: options.initial_time,
+        reset_log: file("reset"),
         extra: profile.qemu_args.clone(),
     };
     let prepare_time = begun.elapsed();
-    let (qemu, channel) = QemuProcess::start(machine.qemu(), &spec)
-        .await
-        .map_err(|source| VmError::Qemu { vm: vm.vm.clone(), source })?;
+    let (qemu, ends) = QemuProcess::start(machine.qemu(), &spec).await.map_err(|source| VmError::Qemu {
+        vm: vm.vm.clone(),
+        op: "boot",
+        source,
+    })?;
+    let consoles = Consoles {
+        serial: Console::open(ends.serial, file("ttyS0")).map_err(VmError::File)?,
+        virtio: Console::open(ends.virtio, file("hvc0")).map_err(VmError::File)?,
+    };
+    let channel = UnixStream::from_std(ends.agent)
+        .map_err(|error| VmError::Environment(format!("the agent's channel can't be used: {}", describe_io(&error))))?;
     settings.sink.emit(EventKind::VmStarted(VmStarted {
         vm: vm.clone(),
         profile: profile.name.clone(),
@@ -80,26 +99,93 @@ pub async fn boot(
         kernel_store_path: images.kernel_store_path.clone(),
         cmdline: spec.cmdline,
     }));
-    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles));
+    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles, spec.reset_log));
     started(Arc::clone(&running));
-    tokio::spawn(watch(Arc::clone(&running)));
-
-    let limit = options.agent_timeout.unwrap_or_else(|| bed.scaled(AGENT_TIMEOUT, profile));
-    let connected = tokio::select! {
-        connected = tokio::time::timeout(limit, agent_client::connect(channel)) => connected,
-        death = running.wait_for_death() => return Err(dead(vm, &running, death)),
-    };
-    let (agent, hello) = match connected {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return Err(broken_channel(vm, &running, &error).await),
-        Err(_) => return Err(no_answer(vm, profile, &running, limit)),
-    };
-    if let Some(message) = hello.boot_error.clone() {
-        return Err(VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() });
-    }
-    running.set_agent(agent);
+    tokio::spawn(watch(Arc::clone(&running), bed.scaled(AGENT_ENDED, profile)));
+    let meeting = Meeting { bed, vm, profile, options, running: &running, op: "boot" };
+    let hello = meeting.meet(channel).await?;
     ready(bed, vm, &hello, prepare_time, begun.elapsed());
     Ok(())
+}
+
+/// A guest on its way up, and what waits for its agent.
+pub struct Meeting<'a> {
+    /// The run.
+    pub bed: &'a Testbed,
+    /// The machine.
+    pub vm: &'a VmRef,
+    /// Its profile.
+    pub profile: &'a Profile,
+    /// Its options.
+    pub options: &'a VmOptions,
+    /// Its QEMU.
+    pub running: &'a Arc<Running>,
+    /// What the author called.
+    pub op: &'static str,
+}
+
+impl Meeting<'_> {
+    /// Waits until the agent answers on `channel`, and makes it known to the machine.
+    ///
+    /// # Errors
+    /// The guest goes away, its agent or launcher says why it can't serve, or nothing is heard in time.
+    pub async fn meet(&self, channel: UnixStream) -> Result<Hello, VmError> {
+        let (vm, op) = (self.vm.vm.clone(), self.op);
+        let limit = self.options.agent_timeout.unwrap_or_else(|| self.bed.scaled(AGENT_TIMEOUT, self.profile));
+        let connected = tokio::select! {
+            biased;
+            connected = tokio::time::timeout(limit, agent_client::connect(channel)) => connected,
+            death = self.running.wait_for_death() => return Err(self.dead(death)),
+            message = complaint(&self.running.consoles().serial) => return Err(self.failed(message)),
+            message = complaint(&self.running.consoles().virtio) => return Err(self.failed(message)),
+        };
+        let (agent, hello) = match connected {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => {
+                return Err(match tokio::time::timeout(LAST_WORDS, self.running.wait_for_death()).await {
+                    Ok(death) => self.dead(death),
+                    Err(_) => self.failed(error.to_string()),
+                });
+            }
+            Err(_) if !self.profile.inject_agent => {
+                return Err(self.failed(format!(
+                    "the agent did not answer within {}\nhint: the profile says `inject_agent = false`, so that the image \
+                     itself must start `provium-agent --serve` as root, and have the drivers for virtio-serial",
+                    format_duration(limit)
+                )));
+            }
+            Err(_) => return Err(VmError::BootTimeout { vm, op, waited: limit, console: self.running.evidence() }),
+        };
+        if let Some(message) = hello.boot_error.clone() {
+            return Err(self.failed(message));
+        }
+        let machine = Arc::downgrade(self.running);
+        agent.give_up_after(self.bed.scaled(SILENT_AGENT, self.profile), move || {
+            machine.upgrade().is_none_or(|machine| machine.condition().at_rest())
+        });
+        self.running.set_agent(agent);
+        Ok(hello)
+    }
+
+    fn dead(&self, death: Death) -> VmError {
+        VmError::Dead { vm: self.vm.vm.clone(), op: self.op, death, console: self.running.evidence() }
+    }
+
+    fn failed(&self, message: String) -> VmError {
+        VmError::BootFailed { vm: self.vm.vm.clone(), op: self.op, message, console: self.running.evidence() }
+    }
+}
+
+/// Waits until the launcher or the agent says on `console` why it can't serve, then for the rest of what it says.
+async fn complaint(console: &Console) -> String {
+    let mut heard = console.heard();
+    if heard.wait_for(|heard| !heard.complaints.is_empty()).await.is_err() {
+        return std::future::pending().await;
+    }
+    let rest = async { while let Ok(Ok(())) = tokio::time::timeout(COMPLAINT_PAUSE, heard.changed()).await {} };
+    // A console that never rests does not hold the message back.
+    let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+    heard.borrow().complaints.join("\n")
 }
 
 /// What QEMU is told to boot.
@@ -178,19 +264,8 @@ fn root_device(words: RootWords) -> RootDevice {
     RootDevice { device, fs_types, flags, writable, wait, init }
 }
 
-fn console_files(bed: &Testbed, vm: &VmRef) -> Result<ConsoleFiles, VmError> {
-    let directory = &bed.shared.settings.runtime_dir;
-    let consoles = ConsoleFiles {
-        serial: directory.join(format!("vm-{}.ttyS0.log", vm.vm_id)),
-        virtio: directory.join(format!("vm-{}.hvc0.log", vm.vm_id)),
-    };
-    for log in [&consoles.serial, &consoles.virtio] {
-        std::fs::write(log, b"").at("create", log).map_err(VmError::File)?;
-    }
-    Ok(consoles)
-}
-
-fn ready(bed: &Testbed, vm: &VmRef, hello: &Hello, prepare: Duration, whole: Duration) {
+/// Tells that the agent answers.
+pub fn ready(bed: &Testbed, vm: &VmRef, hello: &Hello, prepare: Duration, whole: Duration) {
     let sink = &bed.shared.settings.sink;
     for notice in &hello.notices {
         sink.emit(EventKind::Warning(Warning { message: format!("vm `{}`: {notice}", vm.vm), hint: None }));
@@ -203,45 +278,4 @@ fn ready(bed: &Testbed, vm: &VmRef, hello: &Hello, prepare: Duration, whole: Dur
         phases: BTreeMap::from([("prepare".to_owned(), prepare.as_secs_f64()), ("guest".to_owned(), guest)]),
         kernel_release: hello.kernel_release.clone(),
     }));
-}
-
-/// Follows the guest and its QEMU to their end.
-async fn watch(running: Arc<Running>) {
-    let death = match (running.qemu().wait_for_end().await, running.panic_line()) {
-        (End::Panic | End::Poweroff | End::Reset, Some(line)) => Death::Panicked(Some(line)),
-        (End::Panic, None) => Death::Panicked(None),
-        (End::Poweroff, None) => Death::PoweredOff,
-        (End::Reset, None) => Death::Reset,
-        (End::Exited(how), _) => Death::QemuEnded(how),
-    };
-    running.died(death);
-}
-
-fn dead(vm: &VmRef, running: &Running, death: Death) -> VmError {
-    VmError::Dead { vm: vm.vm.clone(), op: "boot", death, console: running.evidence() }
-}
-
-async fn broken_channel(vm: &VmRef, running: &Running, error: &AgentError) -> VmError {
-    match tokio::time::timeout(LAST_WORDS, running.wait_for_death()).await {
-        Ok(death) => dead(vm, running, death),
-        Err(_) => VmError::BootFailed { vm: vm.vm.clone(), message: error.to_string(), console: running.evidence() },
-    }
-}
-
-/// The agent did not answer: where the launcher could say why, that is the message.
-fn no_answer(vm: &VmRef, profile: &Profile, running: &Running, limit: Duration) -> VmError {
-    if !profile.inject_agent {
-        let message = format!(
-            "the agent did not answer within {}\nhint: the profile says `inject_agent = false`, so that the image itself must \
-             start `provium-agent --serve` as root, and have the drivers for virtio-serial",
-            format_duration(limit)
-        );
-        return VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() };
-    }
-    let complaint =
-        [ConsolePort::Serial, ConsolePort::Virtio].into_iter().find_map(|port| running.launcher_complaint(port));
-    match complaint {
-        Some(message) => VmError::BootFailed { vm: vm.vm.clone(), message, console: running.evidence() },
-        None => VmError::BootTimeout { vm: vm.vm.clone(), waited: limit, console: running.evidence() },
-    }
 }

@@ -1,7 +1,6 @@
 //! What can go wrong with a machine.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::agent_client::AgentError;
@@ -20,6 +19,8 @@ pub enum Death {
     PoweredOff,
     /// It reset itself.
     Reset,
+    /// Its CPU met a triple fault.
+    TripleFault,
     /// QEMU ended; its status and last words.
     QemuEnded(String),
     /// The agent's channel broke.
@@ -33,7 +34,8 @@ impl fmt::Display for Death {
             Self::Panicked(None) => f.write_str("the guest's kernel panicked"),
             Self::PoweredOff => f.write_str("the guest powered off by itself"),
             Self::Reset => f.write_str("the guest reset itself"),
-            Self::QemuEnded(how) => write!(f, "QEMU ended: {how}"),
+            Self::TripleFault => f.write_str("the guest's CPU met a triple fault"),
+            Self::QemuEnded(how) => write!(f, "QEMU ended: it {how}"),
             Self::AgentLost(why) => write!(f, "the agent in the guest is gone: {why}"),
         }
     }
@@ -86,6 +88,8 @@ pub enum VmError {
     Qemu {
         /// The VM.
         vm: String,
+        /// The operation, as Lua names it.
+        op: &'static str,
         /// The cause.
         source: QemuError,
     },
@@ -93,6 +97,8 @@ pub enum VmError {
     BootTimeout {
         /// The VM.
         vm: String,
+        /// The operation: `boot`, `reset`, `wait_reboot`.
+        op: &'static str,
         /// How long was waited.
         waited: Duration,
         /// What the guest's console said last.
@@ -102,6 +108,8 @@ pub enum VmError {
     BootFailed {
         /// The VM.
         vm: String,
+        /// As above.
+        op: &'static str,
         /// Why.
         message: String,
         /// What the guest's console said last.
@@ -156,12 +164,45 @@ pub enum VmError {
     },
     /// A file of this run could not be written or read.
     File(PathError),
-    /// The VM's log is not there.
-    NoConsole {
+    /// The machine was reset or taken down meanwhile.
+    Interrupted {
         /// The VM.
         vm: String,
-        /// Where it should be.
-        path: PathBuf,
+        /// The operation.
+        op: &'static str,
+        /// What was done to it.
+        why: String,
+    },
+    /// What was waited for did not come.
+    Timeout {
+        /// The VM.
+        vm: String,
+        /// The operation.
+        op: &'static str,
+        /// What did not happen: `the guest did not power off`.
+        what: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The operation makes no sense for this machine as it is.
+    Refused {
+        /// The VM.
+        vm: String,
+        /// The operation.
+        op: &'static str,
+        /// Why, and what to do about it.
+        why: String,
+    },
+    /// A console.
+    Console {
+        /// The VM.
+        vm: String,
+        /// Which: `ttyS0`, `hvc0`.
+        port: &'static str,
+        /// What was tried, with its argument.
+        op: String,
+        /// Why it failed.
+        why: String,
     },
 }
 
@@ -174,7 +215,7 @@ impl fmt::Display for VmError {
                 "there is no provium.toml, so there are no profiles\nhint: write one beside the tests or above them",
             ),
             Self::State { vm, op, state } => {
-                write!(f, "vm `{vm}`: {op}: the VM is {}{}", article(state), hint(op, state))
+                write!(f, "vm `{vm}`: {op}: the VM is {}{}", described(state), hint(op, state))
             }
             Self::Retired { vm, test: Some(test) } => {
                 write!(f, "vm `{vm}`: boot: its test has ended (`{test}`), and the VM with it")
@@ -184,17 +225,17 @@ impl fmt::Display for VmError {
                 write!(f, "vm `{vm}`: profile `{profile}`: `{key}`: {message}")
             }
             Self::Environment(message) => f.write_str(message),
-            Self::Qemu { vm, source } => write!(f, "vm `{vm}`: {source}"),
-            Self::BootTimeout { vm, waited, console } => {
+            Self::Qemu { vm, op, source } => write!(f, "vm `{vm}`: {op}: {source}"),
+            Self::BootTimeout { vm, op, waited, console } => {
                 write!(
                     f,
-                    "vm `{vm}`: boot: the agent did not answer within {}{console}\nhint: the option `agent_timeout` or \
+                    "vm `{vm}`: {op}: the agent did not answer within {}{console}\nhint: the option `agent_timeout` or \
                      the profile's `timeout_scale` gives it longer",
                     format_duration(*waited)
                 )
             }
-            Self::BootFailed { vm, message, console } => write!(f, "vm `{vm}`: boot: {message}{console}"),
-            Self::Dead { vm, op, death, console } => write!(f, "vm `{vm}`: {op}: {death}{console}"),
+            Self::BootFailed { vm, op, message, console } => write!(f, "vm `{vm}`: {op}: {message}{console}"),
+            Self::Dead { vm, op, death, console } => write!(f, "vm `{vm}`: {op}: the VM is `dead`: {death}{console}"),
             Self::Agent { vm, source } => write!(f, "vm `{vm}`: {source}"),
             Self::HostFile { vm, op, source } => {
                 write!(f, "vm `{vm}`: {op}: on the host: `{}`: {}", source.path.display(), errno_of(&source.source))
@@ -202,9 +243,11 @@ impl fmt::Display for VmError {
             Self::Worker { vm, op, why } => write!(f, "vm `{vm}`: worker: {op}: {why}"),
             Self::Process { vm, op, command, why } => write!(f, "vm `{vm}`: {op}: `{command}`: {why}"),
             Self::File(source) => source.fmt(f),
-            Self::NoConsole { vm, path } => {
-                write!(f, "vm `{vm}`: there is no console log yet (`{}`)", path.display())
+            Self::Interrupted { vm, op, why } | Self::Refused { vm, op, why } => write!(f, "vm `{vm}`: {op}: {why}"),
+            Self::Timeout { vm, op, what, waited } => {
+                write!(f, "vm `{vm}`: {op}: {what} within {}", format_duration(*waited))
             }
+            Self::Console { vm, port, op, why } => write!(f, "vm `{vm}`: console `{port}`: {op}: {why}"),
         }
     }
 }
@@ -217,18 +260,21 @@ fn errno_of(error: &std::io::Error) -> String {
     }
 }
 
-fn article(state: &str) -> String {
+/// The state by its name, and what it means.
+fn described(state: &str) -> String {
     match state {
-        "created" => "only created, not booted".to_owned(),
-        "shutdown" => "shut down".to_owned(),
-        state => state.to_owned(),
+        "created" => "`created`, not booted".to_owned(),
+        "shutdown" => "shut down (`shutdown`)".to_owned(),
+        state => format!("`{state}`"),
     }
 }
 
 fn hint(op: &str, state: &str) -> &'static str {
     match (op, state) {
-        (_, "created") => "\nhint: call `:boot()` first",
-        ("boot", "booted") => "\nhint: `:shutdown()` comes before another `:boot()`",
+        ("boot", "booted" | "paused") => "\nhint: `:shutdown()` comes before another `:boot()`",
+        ("boot", _) => "",
+        (_, "created" | "shutdown") => "\nhint: call `:boot()` first",
+        (_, "paused") => "\nhint: call `:resume()` first",
         _ => "",
     }
 }

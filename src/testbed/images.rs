@@ -117,9 +117,12 @@ impl ImageCache {
             content: file.content.clone(),
             mode: file.mode,
         });
+        let file_of = |name: &str| format!("{}.ko", name.replace('-', "_"));
         let plan = BootPlan {
             init: guest_init,
-            modules: modules.iter().map(|module| format!("{}.ko", module.name)).collect(),
+            modules: modules.iter().map(|module| file_of(&module.name)).collect(),
+            required: options.load_modules.iter().flatten().map(|name| file_of(name)).collect(),
+            initial_time: options.initial_time,
             files: files.collect(),
             hostname: options.hostname.clone(),
         };
@@ -130,7 +133,7 @@ impl ImageCache {
         entries.extend(
             modules
                 .into_iter()
-                .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}.ko", module.name), 0o600, module.bytes)),
+                .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}", file_of(&module.name)), 0o600, module.bytes)),
         );
         let overlay = initrd::overlay(&entries).map_err(|error| ("initrd", QemuError::Image(error.to_string())))?;
         let mut hasher = blake3::Hasher::new();

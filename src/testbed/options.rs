@@ -26,6 +26,10 @@ pub struct VmOptions {
     pub kernel_cmdline_append: Option<String>,
     /// How long boot waits for the agent; above zero.
     pub agent_timeout: Option<Duration>,
+    /// Makes the guest's random numbers the same in every boot.
+    pub rng_seed: Option<u64>,
+    /// Seconds since the epoch that the guest's clock begins at.
+    pub initial_time: Option<i64>,
     /// The guest's host name.
     pub hostname: Option<String>,
     /// Files that are present before init.
@@ -43,6 +47,8 @@ impl VmOptions {
             kernel_cmdline: later.kernel_cmdline.or(self.kernel_cmdline),
             kernel_cmdline_append: later.kernel_cmdline_append.or(self.kernel_cmdline_append),
             agent_timeout: later.agent_timeout.or(self.agent_timeout),
+            rng_seed: later.rng_seed.or(self.rng_seed),
+            initial_time: later.initial_time.or(self.initial_time),
             hostname: later.hostname.or(self.hostname),
             files: later.files.or(self.files),
             load_modules: later.load_modules.or(self.load_modules),

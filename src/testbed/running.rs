@@ -1,36 +1,48 @@
 //! A machine while QEMU runs: its channels, its end, its consoles.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::error::{Death, VmError};
+use super::console::{Console, ConsolePort};
+use super::error::Death;
 use crate::agent_client::AgentClient;
-use crate::foundation::path_error::PathContext;
-use crate::qemu::{QemuProcess, console};
+use crate::qemu::{GuestCondition, QemuProcess, Qmp};
 use crate::run_events::{EventKind, EventSink, GuestPanic, StopReason, VmRef, VmStopped};
 
 /// How much of the console an error message shows, in bytes.
 const EVIDENCE: usize = 1500;
+/// What TCG writes to its log before it resets a CPU that has met one.
+const TRIPLE_FAULT: &str = "Triple fault";
 
-/// One of the guest's consoles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConsolePort {
-    /// `ttyS0` (`ttyAMA0` on aarch64), from the first byte of firmware.
-    Serial,
+/// The guest's consoles.
+pub struct Consoles {
+    /// The serial port.
+    pub serial: Arc<Console>,
     /// `hvc0`.
-    Virtio,
+    pub virtio: Arc<Console>,
 }
 
-/// The console logs of one machine.
-#[derive(Debug, Clone)]
-pub struct ConsoleFiles {
-    /// Of the serial port.
-    pub serial: PathBuf,
-    /// Of `hvc0`.
-    pub virtio: PathBuf,
+impl Consoles {
+    /// Both, the serial one first.
+    pub fn both(&self) -> [&Arc<Console>; 2] {
+        [&self.serial, &self.virtio]
+    }
+
+    /// One of them: where none is asked for, `hvc0` if it alone has said anything (the kernel has no driver for the serial
+    /// port), else the serial port.
+    pub fn get(&self, port: Option<ConsolePort>) -> (ConsolePort, &Arc<Console>) {
+        let port = port.unwrap_or_else(|| {
+            let silent = |console: &Console| console.heard_now().length == 0;
+            if silent(&self.serial) && !silent(&self.virtio) { ConsolePort::Virtio } else { ConsolePort::Serial }
+        });
+        match port {
+            ConsolePort::Serial => (port, &self.serial),
+            ConsolePort::Virtio => (port, &self.virtio),
+        }
+    }
 }
 
 /// A started QEMU and what is known of its guest.
@@ -38,23 +50,31 @@ pub struct Running {
     vm: VmRef,
     sink: EventSink,
     qemu: QemuProcess,
-    agent: OnceLock<AgentClient>,
+    agent: Mutex<Option<AgentClient>>,
     death: watch::Sender<Option<Death>>,
-    consoles: ConsoleFiles,
+    consoles: Consoles,
+    reset_log: PathBuf,
     stopped: AtomicBool,
+    /// How many operations have QEMU stop the guest for a moment.
+    holding: AtomicU32,
+    /// The socket of gdb's stub, once it was opened.
+    gdb: tokio::sync::Mutex<Option<PathBuf>>,
 }
 
 impl Running {
     /// A machine whose QEMU has just started; `vm_started` is told already.
-    pub fn new(vm: VmRef, sink: EventSink, qemu: QemuProcess, consoles: ConsoleFiles) -> Self {
+    pub fn new(vm: VmRef, sink: EventSink, qemu: QemuProcess, consoles: Consoles, reset_log: PathBuf) -> Self {
         Self {
             vm,
             sink,
             qemu,
-            agent: OnceLock::new(),
+            agent: Mutex::new(None),
             death: watch::Sender::new(None),
             consoles,
+            reset_log,
             stopped: AtomicBool::new(false),
+            holding: AtomicU32::new(0),
+            gdb: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -68,15 +88,56 @@ impl Running {
         &self.qemu
     }
 
-    /// Makes the agent's channel known, once.
-    pub fn set_agent(&self, agent: AgentClient) {
-        // A second agent can't be: there is one connection to a boot.
-        let _ = self.agent.set(agent);
+    /// QEMU's control channel.
+    pub fn qmp(&self) -> &Qmp {
+        self.qemu.qmp()
     }
 
-    /// The agent's channel.
-    pub fn agent(&self) -> &AgentClient {
-        self.agent.get().expect("a machine is `booted` only once its agent is set")
+    /// Whether QEMU is there, whatever became of its guest.
+    pub fn qemu_lives(&self) -> bool {
+        !self.stopped.load(Ordering::SeqCst) && self.qemu.exit_watch().borrow().is_none()
+    }
+
+    /// The guest's condition, as QEMU tells.
+    pub fn condition(&self) -> GuestCondition {
+        *self.qmp().condition().borrow()
+    }
+
+    /// Whether the guest's CPUs stand still because somebody stopped them.
+    pub fn is_paused(&self) -> bool {
+        let condition = self.condition();
+        condition.stopped && condition.end.is_none() && self.holding.load(Ordering::SeqCst) == 0
+    }
+
+    /// Until the guard is dropped, a guest that QEMU stops for a moment does not count as paused.
+    pub fn hold(&self) -> Hold<'_> {
+        self.holding.fetch_add(1, Ordering::SeqCst);
+        Hold(self)
+    }
+
+    /// The place of gdb's socket.
+    pub fn gdb(&self) -> &tokio::sync::Mutex<Option<PathBuf>> {
+        &self.gdb
+    }
+
+    /// The consoles.
+    pub fn consoles(&self) -> &Consoles {
+        &self.consoles
+    }
+
+    /// Makes the agent's channel known.
+    pub fn set_agent(&self, agent: AgentClient) {
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(agent);
+    }
+
+    /// The agent's channel, where there is one.
+    pub fn find_agent(&self) -> Option<AgentClient> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the agent's channel away.
+    pub fn take_agent(&self) -> Option<AgentClient> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How the guest went away, once it has.
@@ -86,24 +147,57 @@ impl Running {
 
     /// Waits until the guest goes away.
     pub async fn wait_for_death(&self) -> Death {
+        self.wait_for(|_| true).await
+    }
+
+    /// Waits until the guest is down; an agent that is lost does not count: it may be lost because the guest goes down.
+    pub async fn wait_for_down(&self) -> Death {
+        self.wait_for(|death| !matches!(death, Death::AgentLost(_))).await
+    }
+
+    async fn wait_for(&self, counts: impl Fn(&Death) -> bool) -> Death {
         let mut deaths = self.death.subscribe();
-        match deaths.wait_for(Option::is_some).await {
+        match deaths.wait_for(|death| death.as_ref().is_some_and(&counts)).await {
             Ok(death) => death.clone().expect("waited for"),
             Err(_) => Death::QemuEnded("it was taken down".to_owned()),
         }
     }
 
-    /// Tells that the guest went away; the first word counts.
-    pub fn died(&self, death: Death) {
-        let first = self.death.send_if_modified(|known| {
-            let first = known.is_none();
-            known.get_or_insert(death.clone());
-            first
+    /// Tells that the guest of the boot after `resets` resets went away. The first word counts, except that more than the
+    /// loss of the agent may become known later.
+    pub fn died(&self, resets: u64, death: Death) {
+        let news = self.death.send_if_modified(|known| {
+            // Late news of the guest before its reset is none.
+            let late = self.condition().resets != resets && !matches!(death, Death::QemuEnded(_));
+            let settled = match known {
+                None => false,
+                Some(Death::AgentLost(_)) => matches!(death, Death::AgentLost(_)),
+                Some(_) => true,
+            };
+            if late || settled {
+                return false;
+            }
+            *known = Some(death.clone());
+            true
         });
-        if let (true, Death::Panicked(line)) = (first, &death) {
+        if let (true, Death::Panicked(line)) = (news, &death) {
             let message = line.clone().unwrap_or_else(|| "kernel panic".to_owned());
             self.sink.emit(EventKind::GuestPanic(GuestPanic { vm: self.vm.clone(), message }));
         }
+    }
+
+    /// Another boot of the same QEMU begins: nothing of the last one counts any more. To be called when the machine has been
+    /// reset and its CPUs stand still.
+    pub fn begin_anew(&self) {
+        for console in self.consoles.both() {
+            console.begin_anew();
+        }
+        // Emptied, not removed: QEMU writes on to the file it has open.
+        let _ = std::fs::File::create(&self.reset_log);
+        self.death.send_if_modified(|death| match death {
+            None | Some(Death::QemuEnded(_)) => false,
+            Some(_) => death.take().is_some(),
+        });
     }
 
     /// Kills QEMU, waits for its end and tells so; only the first call does anything.
@@ -113,10 +207,12 @@ impl Running {
         }
         let death = self.death();
         self.qemu.kill().await;
-        self.died(Death::QemuEnded("it was taken down".to_owned()));
+        self.died(0, Death::QemuEnded("it was taken down".to_owned()));
         let reason = match (&death, reason) {
             (Some(Death::Panicked(_)), StopReason::ScopeEnded | StopReason::GuestEnded) => StopReason::Panicked,
-            (Some(Death::PoweredOff | Death::Reset), StopReason::ScopeEnded) => StopReason::GuestEnded,
+            (Some(Death::PoweredOff | Death::Reset | Death::TripleFault), StopReason::ScopeEnded) => {
+                StopReason::GuestEnded
+            }
             (Some(Death::QemuEnded(_)), StopReason::ScopeEnded | StopReason::GuestEnded) => StopReason::QemuDied,
             (Some(Death::AgentLost(_)), StopReason::ScopeEnded | StopReason::GuestEnded) => StopReason::AgentLost,
             (_, reason) => reason,
@@ -127,36 +223,17 @@ impl Running {
 
     /// The kernel's own line of a panic, where a console has one.
     pub fn panic_line(&self) -> Option<String> {
-        [ConsolePort::Serial, ConsolePort::Virtio].into_iter().find_map(|port| console::panic_line(self.path(port)))
+        self.consoles.both().into_iter().find_map(|console| console.heard_now().panic)
     }
 
-    /// What the launcher in the guest could not do, where it said so.
-    pub fn launcher_complaint(&self, port: ConsolePort) -> Option<String> {
-        console::launcher_complaint(self.path(port))
-    }
-
-    fn path(&self, port: ConsolePort) -> &PathBuf {
-        match port {
-            ConsolePort::Serial => &self.consoles.serial,
-            ConsolePort::Virtio => &self.consoles.virtio,
-        }
-    }
-
-    /// All that a console said so far.
-    ///
-    /// # Errors
-    /// When the log can't be read.
-    pub fn console_log(&self, port: ConsolePort) -> Result<Vec<u8>, VmError> {
-        let path = self.path(port);
-        std::fs::read(path).at("read", path).map_err(VmError::File)
+    /// Whether the last reset of a CPU was a triple fault, where QEMU tells.
+    pub fn had_triple_fault(&self) -> bool {
+        std::fs::read(&self.reset_log).is_ok_and(|log| memchr::memmem::find(&log, TRIPLE_FAULT.as_bytes()).is_some())
     }
 
     /// The last `bytes` of what the guest said: of `hvc0` where the serial port is silent.
     pub fn console_tail(&self, bytes: usize) -> Option<String> {
-        [ConsolePort::Serial, ConsolePort::Virtio]
-            .into_iter()
-            .filter_map(|port| console::tail(self.path(port), bytes).ok())
-            .find(|tail| !tail.trim().is_empty())
+        self.consoles.both().into_iter().filter_map(|console| console.tail(bytes)).find(|tail| !tail.trim().is_empty())
     }
 
     /// The console's last lines as they are put behind an error message.
@@ -168,5 +245,14 @@ impl Running {
                 format!("\nthe guest's console ends with:\n{}", lines.join("\n"))
             }
         }
+    }
+}
+
+/// See [`Running::hold`].
+pub struct Hold<'a>(&'a Running);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.holding.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -3,18 +3,19 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::bed::{ProfileImages, Testbed};
 use super::boot;
+use super::console::ConsolePort;
 use super::error::{Death, VmError};
 use super::handles::Handles;
 use super::options::VmOptions;
-use super::running::{ConsolePort, Running};
+use super::running::Running;
 use crate::agent_client::{AgentClient, AgentError};
 use crate::project::Profile;
 use crate::run_events::{StopReason, VmRef};
 
-/// How long a guest that was asked to power off may take, before the accelerator's factor.
-const POWEROFF: Duration = Duration::from_secs(10);
 /// How long after the agent's channel broke QEMU may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -29,7 +30,9 @@ pub enum VmState {
     Booted,
     /// The CPUs are stopped.
     Paused,
-    /// Shut down by the test.
+    /// On its way up once more, in the same QEMU.
+    Restarting,
+    /// Shut down by the test, or by the guest as the test expected.
     Shutdown,
     /// QEMU or the guest went away by itself.
     Dead,
@@ -40,7 +43,7 @@ impl VmState {
     pub fn name(self) -> &'static str {
         match self {
             Self::Created | Self::Booting => "created",
-            Self::Booted => "booted",
+            Self::Booted | Self::Restarting => "booted",
             Self::Paused => "paused",
             Self::Shutdown => "shutdown",
             Self::Dead => "dead",
@@ -48,13 +51,27 @@ impl VmState {
     }
 }
 
+/// How a guest went down that was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// It powered off.
+    Shutdown,
+    /// It reset itself.
+    Reset,
+    /// It panicked.
+    Panic,
+}
+
 struct Inner {
+    /// `Paused` is never stored here: QEMU knows.
     state: VmState,
     /// Its scope has ended: it can't be booted again.
     retired: bool,
     options: VmOptions,
     /// Of the newest boot, also after its end: the console logs outlive QEMU.
     running: Option<Arc<Running>>,
+    /// How the guest went down, in the state `Shutdown`.
+    down: Down,
 }
 
 /// One machine.
@@ -64,13 +81,22 @@ pub struct Vm {
     bed: Testbed,
     handles: Handles,
     inner: Mutex<Inner>,
+    /// Told after every change of `inner`.
+    changed: watch::Sender<()>,
 }
 
 impl Vm {
     /// A machine in the state `created`.
     pub fn new(reference: VmRef, profile: Arc<Profile>, options: VmOptions, bed: Testbed) -> Self {
-        let inner = Mutex::new(Inner { state: VmState::Created, retired: false, options, running: None });
-        Self { reference, profile, bed, handles: Handles::default(), inner }
+        let inner = Inner { state: VmState::Created, retired: false, options, running: None, down: Down::Shutdown };
+        Self {
+            reference,
+            profile,
+            bed,
+            handles: Handles::default(),
+            inner: Mutex::new(inner),
+            changed: watch::Sender::new(()),
+        }
     }
 
     /// Its name.
@@ -98,11 +124,18 @@ impl Vm {
 
     /// Its state now.
     pub fn state(&self) -> VmState {
+        self.look().0
+    }
+
+    /// Its state now, and its QEMU of the newest boot.
+    pub(super) fn look(&self) -> (VmState, Option<Arc<Running>>) {
         let inner = self.inner();
-        match &inner.running {
-            Some(running) if inner.state == VmState::Booted && running.death().is_some() => VmState::Dead,
-            _ => inner.state,
-        }
+        let state = match (inner.state, &inner.running) {
+            (VmState::Booted, Some(running)) if running.death().is_some() => VmState::Dead,
+            (VmState::Booted, Some(running)) if running.is_paused() => VmState::Paused,
+            (state, _) => state,
+        };
+        (state, inner.running.clone())
     }
 
     /// Bytes of RAM.
@@ -117,13 +150,53 @@ impl Vm {
 
     /// QEMU's process, while there is one.
     pub fn pid(&self) -> Option<u32> {
-        let inner = self.inner();
-        let running = inner.running.as_ref()?;
-        matches!(inner.state, VmState::Booted | VmState::Paused).then(|| running.pid())
+        let running = self.inner().running.clone()?;
+        running.qemu_lives().then(|| running.pid())
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn bed(&self) -> &Testbed {
+        &self.bed
+    }
+
+    pub(super) fn reference(&self) -> &VmRef {
+        &self.reference
+    }
+
+    pub(super) fn profile_value(&self) -> &Arc<Profile> {
+        &self.profile
+    }
+
+    pub(super) fn options(&self) -> VmOptions {
+        self.inner().options.clone()
+    }
+
+    /// `time`, longer where the accelerator or the profile is slower.
+    pub fn scaled(&self, time: Duration) -> Duration {
+        self.bed.scaled(time, &self.profile)
+    }
+
+    pub(super) fn set_state(&self, state: VmState) {
+        self.inner().state = state;
+        self.changed.send_replace(());
+    }
+
+    /// Goes from one of `from` to `to`, or says what the state is instead.
+    pub(super) fn leave(
+        &self,
+        op: &'static str,
+        from: &[VmState],
+        to: VmState,
+    ) -> Result<Option<Arc<Running>>, VmError> {
+        let (state, running) = self.look();
+        if !from.contains(&state) {
+            return Err(self.not_in(op, state, running.as_deref()));
+        }
+        self.set_state(to);
+        Ok(running)
     }
 
     /// Boots the machine and returns once its agent answers.
@@ -131,88 +204,109 @@ impl Vm {
     /// # Errors
     /// A wrong state, an image that can't be used, a guest that does not come up.
     pub async fn boot(&self, later: VmOptions) -> Result<(), VmError> {
+        if self.inner().retired {
+            return Err(VmError::Retired { vm: self.name().to_owned(), test: self.reference.test.clone() });
+        }
+        self.leave("boot", &[VmState::Created, VmState::Shutdown, VmState::Dead], VmState::Booting)?;
+        let unless_done = Unfinished::of(self);
         let options = {
             let mut inner = self.inner();
-            if inner.retired {
-                return Err(VmError::Retired { vm: self.name().to_owned(), test: self.reference.test.clone() });
-            }
-            if !matches!(inner.state, VmState::Created | VmState::Shutdown | VmState::Dead) {
-                return Err(self.wrong_state("boot", inner.state));
-            }
             inner.options = inner.options.clone().overlaid(later);
-            inner.state = VmState::Booting;
             inner.options.clone()
         };
         // The previous QEMU of a dead guest is kept for inspection until now.
         self.take_down(StopReason::GuestEnded).await;
-        let mut unless_done = Unfinished { vm: self, done: false };
+        self.inner().running = None;
         let result = boot::boot(&self.bed, &self.reference, &self.profile, &options, |running| {
             self.inner().running = Some(running);
+            self.changed.send_replace(());
         })
         .await;
-        unless_done.done = true;
-        self.inner().state = if result.is_ok() { VmState::Booted } else { VmState::Dead };
+        unless_done.finish(result.is_ok());
         if result.is_err() {
             self.take_down(StopReason::BootFailed).await;
         }
         result
     }
 
-    /// Powers the guest off. Does nothing where it is off already.
-    ///
-    /// # Errors
-    /// When the guest is dead.
-    pub async fn shutdown(&self) -> Result<(), VmError> {
-        let running = {
-            let mut inner = self.inner();
-            match (inner.state, &inner.running) {
-                (VmState::Booted | VmState::Paused, Some(running)) => Arc::clone(running),
-                _ => {
-                    inner.state = VmState::Shutdown;
-                    return Ok(());
-                }
-            }
-        };
-        let agent = running.agent().clone();
-        // The reply may be lost with the guest: the end of the guest is what counts.
-        let asked = tokio::spawn(async move { agent.poweroff().await });
-        let limit = self.bed.scaled(POWEROFF, &self.profile);
-        let _ = tokio::time::timeout(limit, running.wait_for_death()).await;
-        asked.abort();
-        self.inner().state = VmState::Shutdown;
-        self.take_down(StopReason::Shutdown).await;
-        Ok(())
-    }
-
     /// Ends the machine at once, whatever its state.
     pub async fn destroy(&self, reason: StopReason) {
-        {
-            let mut inner = self.inner();
-            inner.retired = true;
-            if matches!(inner.state, VmState::Booted | VmState::Paused | VmState::Booting) {
-                inner.state = VmState::Shutdown;
-            }
+        self.inner().retired = true;
+        if !matches!(self.state(), VmState::Created | VmState::Dead) {
+            self.set_state(VmState::Shutdown);
         }
         self.take_down(reason).await;
     }
 
-    async fn take_down(&self, reason: StopReason) {
+    pub(super) async fn take_down(&self, reason: StopReason) {
         let running = self.inner().running.clone();
         if let Some(running) = running {
             running.stop(reason).await;
         }
     }
 
-    /// Everything the console has said since the first byte of firmware; control bytes as they came.
+    /// The guest went down as the test wanted: ends QEMU as well.
+    pub(super) async fn settle_down(&self, down: Down, reason: StopReason) {
+        self.inner().down = down;
+        self.set_state(VmState::Shutdown);
+        self.take_down(reason).await;
+    }
+
+    /// How the guest went down, in the state `shutdown`.
+    pub(super) fn how_down(&self) -> Down {
+        self.inner().down
+    }
+
+    /// The newest boot's QEMU. Waits for it where the machine is just being booted.
+    ///
+    /// # Errors
+    /// A machine that was never booted.
+    pub(super) async fn soon_running(&self, op: &'static str) -> Result<Arc<Running>, VmError> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            match self.look() {
+                (_, Some(running)) => return Ok(running),
+                (VmState::Booting, None) => {}
+                (state, None) => return Err(self.wrong_state(op, state)),
+            }
+            if changed.changed().await.is_err() {
+                return Err(self.wrong_state(op, self.state()));
+            }
+        }
+    }
+
+    /// The newest boot's QEMU.
+    ///
+    /// # Errors
+    /// A machine that was never booted.
+    pub(super) fn ever_running(&self, op: &'static str) -> Result<Arc<Running>, VmError> {
+        match self.look() {
+            (_, Some(running)) => Ok(running),
+            (state, None) => Err(self.wrong_state(op, state)),
+        }
+    }
+
+    /// A QEMU that is there, whatever became of its guest: for what only looks.
+    ///
+    /// # Errors
+    /// A machine without a QEMU.
+    pub(super) fn with_qemu(&self, op: &'static str) -> Result<Arc<Running>, VmError> {
+        match self.look() {
+            (VmState::Booting | VmState::Booted | VmState::Paused | VmState::Restarting, Some(running)) => Ok(running),
+            (VmState::Dead, Some(running)) if running.qemu_lives() => Ok(running),
+            (state, running) => Err(self.not_in(op, state, running.as_deref())),
+        }
+    }
+
+    /// All that a console said since the first byte of firmware; control bytes as they came.
     ///
     /// # Errors
     /// When the machine was never booted, or the log can't be read.
     pub fn console_log(&self, port: ConsolePort) -> Result<Vec<u8>, VmError> {
-        let inner = self.inner();
-        match &inner.running {
-            Some(running) => running.console_log(port),
-            None => Err(self.wrong_state("console", inner.state)),
-        }
+        let running = self.ever_running("console")?;
+        let (_, console) = running.consoles().get(Some(port));
+        console.read_log().map_err(VmError::File)
     }
 
     /// The last `bytes` of the console as text; none where it never said anything.
@@ -221,8 +315,16 @@ impl Vm {
         running.console_tail(bytes)
     }
 
-    fn wrong_state(&self, op: &'static str, state: VmState) -> VmError {
+    pub(super) fn wrong_state(&self, op: &'static str, state: VmState) -> VmError {
         VmError::State { vm: self.name().to_owned(), op, state: state.name() }
+    }
+
+    /// The error for an operation that is not possible in `state`; a dead guest's says how it died.
+    pub(super) fn not_in(&self, op: &'static str, state: VmState, running: Option<&Running>) -> VmError {
+        match (state, running.and_then(|running| Some((running, running.death()?)))) {
+            (VmState::Dead, Some((running, death))) => self.dead(op, running, death),
+            _ => self.wrong_state(op, state),
+        }
     }
 
     /// Lets `act` use the agent, unless the machine goes away first.
@@ -234,93 +336,102 @@ impl Vm {
         op: &'static str,
         act: impl AsyncFnOnce(AgentClient) -> Result<T, AgentError>,
     ) -> Result<T, VmError> {
-        let running = self.booted(op)?;
+        let booted = self.booted(op)?;
+        let running = &booted.running;
         let result = tokio::select! {
             biased;
-            result = act(running.agent().clone()) => result,
-            death = running.wait_for_death() => return Err(self.dead(op, &running, death)),
+            result = act(booted.agent().clone()) => result,
+            death = running.wait_for_death() => return Err(self.dead(op, running, death)),
         };
         match result {
             Ok(value) => Ok(value),
+            Err(AgentError::Withdrawn(why)) => Err(VmError::Interrupted { vm: self.name().to_owned(), op, why }),
             Err(source @ (AgentError::Op(_) | AgentError::TooMuch { .. })) => {
                 Err(VmError::Agent { vm: self.name().to_owned(), source })
             }
             Err(broken) => {
                 // The channel breaks a moment before QEMU's own word for it arrives.
+                let resets = running.condition().resets;
                 let death = match tokio::time::timeout(LAST_WORDS, running.wait_for_death()).await {
                     Ok(death) => death,
-                    Err(_) => Death::AgentLost(broken.to_string()),
+                    Err(_) => {
+                        let why = match broken {
+                            AgentError::Closed(why) => why,
+                            other => other.to_string(),
+                        };
+                        running.died(resets, Death::AgentLost(why));
+                        running.wait_for_death().await
+                    }
                 };
-                Err(self.dead(op, &running, death))
+                Err(self.dead(op, running, death))
             }
         }
     }
 
-    /// The running machine, when it is booted.
+    /// The running machine and its agent, when it is booted.
     ///
     /// # Errors
     /// Another state.
-    pub(super) fn booted(&self, op: &'static str) -> Result<Arc<Running>, VmError> {
-        let inner = self.inner();
-        match (inner.state, &inner.running) {
-            (VmState::Booted, Some(running)) => Ok(Arc::clone(running)),
-            (state, _) => Err(self.wrong_state(op, state)),
+    pub(super) fn booted(&self, op: &'static str) -> Result<Booted, VmError> {
+        match self.look() {
+            (VmState::Booted, Some(running)) => match running.find_agent() {
+                Some(agent) => Ok(Booted { running, agent }),
+                None => Err(self.wrong_state(op, VmState::Restarting)),
+            },
+            (state, running) => Err(self.not_in(op, state, running.as_deref())),
         }
     }
 
-    fn dead(&self, op: &'static str, running: &Running, death: Death) -> VmError {
-        self.inner().state = VmState::Dead;
+    pub(super) fn dead(&self, op: &'static str, running: &Running, death: Death) -> VmError {
         VmError::Dead { vm: self.name().to_owned(), op, death, console: running.evidence() }
     }
 }
 
-/// Puts a machine whose boot was given up (its future dropped) into the state `dead`.
-struct Unfinished<'a> {
+/// A machine that is booted, and its agent.
+pub(super) struct Booted {
+    /// Its QEMU.
+    pub(super) running: Arc<Running>,
+    agent: AgentClient,
+}
+
+impl Booted {
+    /// The agent of this boot: after a reset there is another.
+    pub(super) fn agent(&self) -> &AgentClient {
+        &self.agent
+    }
+}
+
+/// A machine on its way up. Where that is given up (the future dropped), it is dead.
+pub(super) struct Unfinished<'a> {
     vm: &'a Vm,
     done: bool,
+}
+
+impl<'a> Unfinished<'a> {
+    pub(super) fn of(vm: &'a Vm) -> Self {
+        Self { vm, done: false }
+    }
+
+    /// It is up, or it failed. Whoever took it down meanwhile has decided already.
+    pub(super) fn finish(mut self, up: bool) {
+        self.done = true;
+        self.settle(if up { VmState::Booted } else { VmState::Dead });
+    }
+
+    fn settle(&self, state: VmState) {
+        let mut inner = self.vm.inner();
+        if matches!(inner.state, VmState::Booting | VmState::Restarting) {
+            inner.state = state;
+        }
+        drop(inner);
+        self.vm.changed.send_replace(());
+    }
 }
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.vm.inner().state = VmState::Dead;
+            self.settle(VmState::Dead);
         }
     }
-}
-
-/// Boots all of `vms` at once; the first error is returned when all have ended.
-///
-/// # Errors
-/// As `Vm::boot`.
-pub async fn boot_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(
-        vms,
-        |vm| async move { if vm.state() == VmState::Booted { Ok(()) } else { vm.boot(VmOptions::default()).await } },
-    )
-    .await
-}
-
-/// Shuts all of `vms` down at once.
-///
-/// # Errors
-/// As `Vm::shutdown`.
-pub async fn shutdown_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(vms, |vm| async move { vm.shutdown().await }).await
-}
-
-async fn all<F>(vms: Vec<Arc<Vm>>, act: impl Fn(Arc<Vm>) -> F) -> Result<(), VmError>
-where
-    F: Future<Output = Result<(), VmError>> + Send + 'static,
-{
-    let mut tasks = tokio::task::JoinSet::new();
-    for vm in vms {
-        tasks.spawn(act(vm));
-    }
-    let mut first = Ok(());
-    while let Some(done) = tasks.join_next().await {
-        if let (Ok(Err(error)), true) = (done, first.is_ok()) {
-            first = Err(error);
-        }
-    }
-    first
 }
