@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::error::AgentError;
+use super::mailbox::{Backlog, Mailbox, Sender, mailbox};
 use super::turn::{Ticket, Turn};
 use crate::agent_protocol::{Hello, Incoming, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
 
@@ -19,7 +20,7 @@ const WAITING_FRAMES: usize = 16;
 
 /// The requests that wait for messages; none once the connection is over.
 pub(super) struct Waiting {
-    pub(super) requests: HashMap<u32, mpsc::UnboundedSender<ToHost>>,
+    pub(super) requests: HashMap<u32, Sender>,
     pub(super) ended: Option<AgentError>,
 }
 
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     waiting: Mutex<Waiting>,
     pub(super) next: AtomicU32,
     pub(super) frames: mpsc::Sender<Vec<u8>>,
+    /// What the requests have not taken yet.
+    backlog: Arc<Backlog>,
     hello: Hello,
     /// Where what nobody waits for is sent from.
     runtime: tokio::runtime::Handle,
@@ -53,6 +56,9 @@ impl Shared {
         let mut waiting = self.waiting();
         waiting.ended.get_or_insert(why);
         waiting.requests.clear();
+        drop(waiting);
+        // A guest that was given up is neither listened to nor waited for.
+        self.stop.send_replace(true);
     }
 
     /// Hands a message to its request; what nobody waits for (any more) is dropped.
@@ -60,7 +66,7 @@ impl Shared {
         let mut waiting = self.waiting();
         let unwanted = match waiting.requests.get(&request) {
             None => Some(message),
-            Some(sender) => sender.send(message).err().map(|mpsc::error::SendError(message)| message),
+            Some(sender) => sender.send(message),
         };
         if let Some(message) = unwanted {
             waiting.requests.remove(&request);
@@ -150,6 +156,7 @@ where
         waiting: Mutex::new(Waiting { requests: HashMap::new(), ended: None }),
         next: AtomicU32::new(1),
         frames,
+        backlog: Arc::default(),
         hello,
         runtime: tokio::runtime::Handle::current(),
         heard: AtomicU64::new(0),
@@ -195,7 +202,10 @@ async fn read<R: AsyncRead + Unpin>(
         let next = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return reader,
-            next = next_message(&mut reader, &mut incoming, heard) => next,
+            next = async {
+                shared.backlog.room().await;
+                next_message(&mut reader, &mut incoming, heard).await
+            } => next,
         };
         match next {
             Ok((request, message)) => shared.deliver(request, message),
@@ -268,7 +278,7 @@ impl AgentClient {
     /// When the connection is over.
     pub(super) fn open(&self) -> Result<Conversation, AgentError> {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, messages) = mpsc::unbounded_channel();
+        let (sender, messages) = mailbox(&self.shared.backlog);
         let mut waiting = self.shared.waiting();
         if let Some(why) = &waiting.ended {
             return Err(why.clone());
@@ -354,7 +364,7 @@ impl RequestSender {
 /// One request and its messages. Dropping it before its end gives the request up in the guest as well.
 pub(super) struct Conversation {
     to_guest: RequestSender,
-    messages: mpsc::UnboundedReceiver<ToHost>,
+    messages: Mailbox,
     finished: bool,
     ticket: Option<Ticket>,
     keeps_turn: bool,
@@ -405,7 +415,7 @@ impl Conversation {
             // All is sent: the next request of a batch may be.
             self.ticket = None;
         }
-        self.messages.recv().await.ok_or_else(|| self.to_guest.closed())
+        self.messages.next().await.ok_or_else(|| self.to_guest.closed())
     }
 
     /// The request is over: nothing is given up by dropping it.
@@ -430,7 +440,7 @@ impl Drop for Conversation {
             return;
         }
         shared.send_later(*number, &ToGuest::Cancel);
-        while let Ok(message) = self.messages.try_recv() {
+        while let Some(message) = self.messages.take() {
             shared.discard(&message);
         }
     }

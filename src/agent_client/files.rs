@@ -7,6 +7,8 @@ use crate::agent_protocol::{DATA_CHUNK, DATA_WINDOW, DirEntry, OpReply, TailSour
 
 /// How much of one file is read, in bytes: bounds what a guest can make the host hold.
 const LARGEST_FILE: usize = 1024 * 1024 * 1024;
+/// How much of one directory is listed, in bytes, each entry counted with what holds it.
+const LARGEST_LISTING: usize = 256 * 1024 * 1024;
 
 impl AgentClient {
     /// A file's whole content.
@@ -80,14 +82,21 @@ impl AgentClient {
     /// The entries of a directory, in no order.
     ///
     /// # Errors
-    /// The guest's errno; a connection that ends.
+    /// The guest's errno; more than 256 MiB; a connection that ends.
     pub async fn list_directory(&self, path: &[u8]) -> Result<Vec<DirEntry>, AgentError> {
         let mut conversation = self.open()?;
         conversation.send(&ToGuest::ListDir(path.to_vec())).await?;
-        let mut all = Vec::new();
+        let (mut all, mut size) = (Vec::new(), 0);
         loop {
             match conversation.next().await? {
-                ToHost::Entries(entries) => all.extend(entries),
+                ToHost::Entries(entries) => {
+                    size += entries.iter().map(|entry| entry.name.len() + 2 * size_of::<DirEntry>()).sum::<usize>();
+                    if size > LARGEST_LISTING {
+                        let what = String::from_utf8_lossy(path).into_owned();
+                        return Err(AgentError::TooMuch { op: "listdir", what, limit: LARGEST_LISTING });
+                    }
+                    all.extend(entries);
+                }
                 ToHost::Done => {
                     conversation.finish();
                     return Ok(all);

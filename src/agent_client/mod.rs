@@ -6,7 +6,10 @@
 mod connection;
 mod error;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod kernel;
+mod mailbox;
 mod processes;
 mod requests;
 mod syscalls;

@@ -69,7 +69,7 @@ impl AgentClient {
         let mut bytes = Vec::new();
         loop {
             match conversation.next().await? {
-                ToHost::Data(piece) => bytes.extend_from_slice(&piece),
+                ToHost::Data(piece) if (bytes.len() + piece.len()) as u64 <= count => bytes.extend_from_slice(&piece),
                 ToHost::Done => {
                     conversation.finish();
                     return Ok(bytes);

@@ -411,4 +411,8 @@ impl ToHost {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(crate) mod tests;
+
+#[cfg(test)]
+#[path = "properties.rs"]
+mod properties;

@@ -12,6 +12,8 @@ mod ops;
 pub use boot_plan::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR, PlanError, RootDevice};
 pub use errno::{errno_name, errno_text};
 pub use frame::{FrameError, HEADER, Incoming, LARGEST_PAYLOAD};
+#[cfg(test)]
+pub(crate) use message::tests::{golden_to_guest, golden_to_host};
 pub use message::{Hello, OpError, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
 pub use ops::{
     Button, DirEntry, EntryType, FileStat, IoctlArgument, IoctlRequest, Nested, Op, OpReply, OpenRequest,

@@ -1,7 +1,5 @@
-use proptest::prelude::*;
-
 use super::*;
-use crate::agent_protocol::{EntryType, Incoming, IoctlArgument, LARGEST_PAYLOAD, Nested};
+use crate::agent_protocol::{EntryType, IoctlArgument, LARGEST_PAYLOAD, Nested};
 
 fn run_request() -> RunRequest {
     RunRequest {
@@ -29,11 +27,8 @@ fn hello() -> Hello {
     }
 }
 
-/// The wire form of every message: a change here is a change of the protocol, and raises its version.
-#[test]
-fn golden_bytes() {
-    let error = OpError { op: "o".to_owned(), subject: "s".to_owned(), errno: 2, detail: "d".to_owned() };
-    let exited = ToHost::Exited { status: ProcessStatus::Signalled(9), duration_ns: 300 };
+/// Messages to the guest with their wire forms, each kind at least once.
+pub(crate) fn golden_to_guest() -> Vec<(ToGuest, &'static [u8])> {
     let stat = Op::Stat { path: b"/a".to_vec(), follow: true };
     let call = SyscallRequest {
         number: 39,
@@ -49,7 +44,7 @@ fn golden_bytes() {
         bufs: Vec::new(),
         ptr_offsets: Vec::new(),
     };
-    let guest: [(ToGuest, &[u8]); 27] = [
+    vec![
         (ToGuest::Ping, &[0, 0, 0, 0, 5, 1, 0, 0, 1]),
         (
             ToGuest::Run(run_request()),
@@ -98,14 +93,15 @@ fn golden_bytes() {
             &[6, 0, 0, 0, 5, 1, 0, 0, 24, 1, b'm', 3, b'a', b'=', b'1'],
         ),
         (ToGuest::KernelLog { follow: true }, &[1, 0, 0, 0, 5, 1, 0, 0, 25, 1]),
-    ];
-    for (message, bytes) in guest {
-        let mut out = Vec::new();
-        message.encode(0x105, &mut out);
-        assert_eq!(out, bytes, "{message:?}");
-    }
+    ]
+}
+
+/// Messages to the host with their wire forms, each kind at least once.
+pub(crate) fn golden_to_host() -> Vec<(ToHost, &'static [u8])> {
+    let error = OpError { op: "o".to_owned(), subject: "s".to_owned(), errno: 2, detail: "d".to_owned() };
+    let exited = ToHost::Exited { status: ProcessStatus::Signalled(9), duration_ns: 300 };
     let returned = SyscallOutcome { ret: -1, errno: 2, data: Vec::new(), bufs: vec![vec![5, 6]] };
-    let host: [(ToHost, &[u8]); 14] = [
+    vec![
         (
             ToHost::Hello(hello()),
             &[
@@ -129,77 +125,47 @@ fn golden_bytes() {
         ),
         (ToHost::Returned(returned), &[7, 0, 0, 0, 5, 1, 0, 0, 141, 1, 4, 0, 1, 2, 5, 6]),
         (ToHost::Ended, &[0, 0, 0, 0, 5, 1, 0, 0, 142]),
-    ];
-    for (message, bytes) in host {
+    ]
+}
+
+/// The wire form of every message: a change here is a change of the protocol, and raises its version.
+#[test]
+fn golden_bytes() {
+    for (message, bytes) in golden_to_guest() {
+        let mut out = Vec::new();
+        message.encode(0x105, &mut out);
+        assert_eq!(out, bytes, "{message:?}");
+    }
+    for (message, bytes) in golden_to_host() {
         let mut out = Vec::new();
         message.encode(0x105, &mut out);
         assert_eq!(out, bytes, "{message:?}");
     }
 }
 
-fn any_message() -> impl Strategy<Value = ToGuest> {
-    prop_oneof![
-        Just(ToGuest::Ping),
-        any::<i32>().prop_map(ToGuest::Signal),
-        any::<Vec<u8>>().prop_map(ToGuest::ReadFile),
-        any::<Vec<u8>>().prop_map(ToGuest::Data),
-    ]
-}
-
-/// The frames in `bytes`, which come in pieces of `size`.
-fn frames(mut bytes: &[u8], size: usize) -> Result<Vec<(u32, u8, Vec<u8>)>, FrameError> {
-    let (mut incoming, mut found) = (Incoming::default(), Vec::new());
-    while !bytes.is_empty() {
-        let room = incoming.room();
-        let count = room.len().min(size).min(bytes.len());
-        assert!(count > 0);
-        room[..count].copy_from_slice(&bytes[..count]);
-        bytes = &bytes[count..];
-        // What is in a used buffer does no harm.
-        found.extend(incoming.filled(count, |_| vec![9; 50])?);
-    }
-    Ok(found)
-}
-
-proptest! {
-    #[test]
-    fn run_requests_come_back(line in any::<Vec<u8>>(), env in any::<Vec<(Vec<u8>, Vec<u8>)>>(), user in any::<Option<String>>()) {
-        let message = ToGuest::Run(RunRequest { program: Program::Shell(line), env, user, ..run_request() });
-        let mut out = Vec::new();
-        message.encode(9, &mut out);
-        let [(request, kind, payload)] = &frames(&out, 1).unwrap()[..] else { panic!("one frame was expected") };
-        prop_assert_eq!((*request, ToGuest::decode(*kind, payload).unwrap()), (9, message));
-    }
-
-    #[test]
-    fn frames_come_whole_however_they_are_read(
-        messages in prop::collection::vec(any_message(), 0..6), size in 1_usize..40,
-    ) {
-        let mut bytes = Vec::new();
-        for message in &messages {
-            message.encode(7, &mut bytes);
-        }
-        let mut found = Vec::new();
-        for (request, kind, payload) in frames(&bytes, size).unwrap() {
-            prop_assert_eq!(request, 7);
-            found.push(ToGuest::decode_owned(kind, payload).unwrap());
-        }
-        prop_assert_eq!(found, messages);
-    }
-
-    #[test]
-    fn any_bytes_are_survived(bytes in any::<Vec<u8>>(), kind in any::<u8>()) {
-        let _ = ToGuest::decode(kind, &bytes);
-        let _ = ToHost::decode_owned(kind, bytes.clone());
-        for (_, kind, payload) in frames(&bytes, 7).unwrap_or_default() {
-            prop_assert!(payload.len() <= LARGEST_PAYLOAD);
-            let _ = ToHost::decode_owned(kind, payload);
-        }
-    }
-}
-
+/// `docs/agent-protocol.md` has each kind of message under its number and name, and no other.
 #[test]
-fn a_frame_that_is_too_long_ends_the_stream() {
-    let header = [1, 0, 0, 1, 0, 0, 0, 0, 8];
-    assert_eq!(frames(&header, 9), Err(FrameError::TooLong(LARGEST_PAYLOAD + 1)));
+fn the_documentation_has_every_kind() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/agent-protocol.md")).unwrap();
+    let tables = page.split("## Messages").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let rows: Vec<(u8, String)> = tables
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            Some((cells.next()?.parse().ok()?, cells.next()?.to_owned()))
+        })
+        .collect();
+    let name = |message: &dyn std::fmt::Debug| {
+        let text = format!("{message:?}");
+        text.split(['(', ' ']).next().unwrap_or_default().to_owned()
+    };
+    let to_guest = golden_to_guest().into_iter().map(|(message, bytes)| (bytes[8], name(&message)));
+    let to_host = golden_to_host().into_iter().map(|(message, bytes)| (bytes[8], name(&message)));
+    let mut kinds: Vec<(u8, String)> = to_guest.chain(to_host).collect();
+    kinds.dedup();
+    assert_eq!(rows, kinds);
+    assert!(
+        page.starts_with(&format!("# The agent's protocol\n\nVersion {}.", crate::agent_protocol::PROTOCOL_VERSION))
+    );
+    assert!(page.contains(&format!("at most {} MiB", LARGEST_PAYLOAD >> 20)));
 }

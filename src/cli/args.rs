@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use super::completions::CompletionsArgs;
+use super::lsp_setup::LspSetupArgs;
 use super::time_limit::TimeLimit;
 use crate::reporters::{ColourChoice, Verbosity};
 use crate::scheduler::{MetaPair, RunOptions, Selection, SlowTests};
@@ -39,6 +40,7 @@ pub enum Command {
     Test(Box<TestArgs>),
     Build(BuildArgs),
     Profile(ProfileArgs),
+    LspSetup(LspSetupArgs),
     Completions(CompletionsArgs),
 }
 

@@ -9,6 +9,7 @@ pub mod exit_code;
 pub mod host_info;
 pub mod images;
 pub mod logging;
+pub mod lsp_setup;
 pub mod output;
 pub mod profile;
 pub mod session;

@@ -6,6 +6,8 @@ pub mod cancel;
 pub mod digest;
 #[cfg(feature = "host")]
 pub mod duration;
+#[cfg(test)]
+pub(crate) mod fuzzing;
 #[cfg(feature = "host")]
 pub mod group_guard;
 #[cfg(feature = "host")]

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel as queue};
+use std::sync::mpsc::{Receiver, Sender, channel as queue};
 
 use super::button;
 use super::content::{Buffers, Pace};
@@ -53,12 +53,15 @@ impl Setting {
 
 /// Serves the host on `channel` until it is gone for good.
 pub fn serve(channel: OwnedFd, setting: Setting, hello: Hello) {
-    if let Err(error) = run(channel, setting, &hello) {
+    if let Err(error) = run(channel, setting, &hello, ops::start) {
         eprintln!("provium-agent: {error}");
     }
 }
 
-fn run(channel: OwnedFd, setting: Setting, hello: &Hello) -> io::Result<()> {
+/// Starts what does the jobs: the ops thread, or something harmless for a fuzz target.
+type Start = fn(Receiver<(u32, ToGuest)>, Arc<Shared>, Option<Root>) -> io::Result<()>;
+
+fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::Result<()> {
     // Before the second thread: both must have SIGCHLD (and SIGIO, for the host's return) blocked.
     let signals = signal_descriptor()?;
     sys::set_nonblocking(channel.as_fd())?;
@@ -88,7 +91,7 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello) -> io::Result<()> {
     // Without a bound: this thread must go on reading, or it would never see that a job which blocks was given up. Who
     // sends much waits for receipts.
     let (jobs, waiting_jobs) = queue();
-    ops::start(waiting_jobs, Arc::clone(&shared), setting.root)?;
+    start(waiting_jobs, Arc::clone(&shared), setting.root)?;
     shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
     let mut host = Host { incoming: Incoming::default(), jobs, sync: Some(Sync::new(hello.nonce)), shared };
@@ -319,6 +322,10 @@ fn wait_for_host(channel: &OwnedFd) -> io::Result<bool> {
     }
     Ok(true)
 }
+
+#[cfg(test)]
+#[path = "fuzz.rs"]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

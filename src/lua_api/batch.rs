@@ -11,7 +11,7 @@ use super::args::Args;
 use super::error::ApiError;
 use super::file_state::FileState;
 use super::guest_object::guest;
-use super::register::{Class, class, function, waiting};
+use super::register::{Class, class, step, waiting};
 use super::vm::VmHandle;
 use super::{syscalls, vm_files, vm_run};
 use crate::testbed::{Guest, Turn};
@@ -56,7 +56,7 @@ impl UserData for BatchHandle {
 /// # Errors
 /// Those of Lua's allocator.
 pub fn natives(lua: &Lua, natives: &Table) -> mlua::Result<()> {
-    let begin = function(lua, "vm:batch", |_, _, mut args| {
+    let begin = step(lua, "vm:batch", |_, _, mut args| {
         let guest = args.this::<VmHandle>()?.guest();
         args.callable("fn")?;
         let turns = RefCell::new(Box::new(Turn::sequence()) as Box<dyn FnMut() -> Turn>);

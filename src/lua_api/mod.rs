@@ -46,3 +46,14 @@ mod worker;
 
 pub use bindings::{CallRecord, binding_names};
 pub use file_runner::{FileRun, FileSettings, run_file};
+
+/// Type definitions of the API for the Lua language server: names of files and their texts. `tests/stubs.rs` holds them against
+/// the bindings.
+pub const STUBS: &[(&str, &str)] = &[
+    ("globals.lua", include_str!("stubs/globals.lua")),
+    ("guest.lua", include_str!("stubs/guest.lua")),
+    ("handles.lua", include_str!("stubs/handles.lua")),
+    ("lab.lua", include_str!("stubs/lab.lua")),
+    ("test.lua", include_str!("stubs/test.lua")),
+    ("vm.lua", include_str!("stubs/vm.lua")),
+];

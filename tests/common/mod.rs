@@ -112,6 +112,19 @@ pub fn guest() -> Guest {
     guest
 }
 
+/// Another kernel than the guest's, and the directory that holds its `lib/modules`.
+///
+/// # Panics
+/// Where it is not there.
+#[track_caller]
+pub fn newer_kernel() -> (PathBuf, PathBuf) {
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/examples/.images/mainline");
+    let from = |name: &str, otherwise: PathBuf| std::env::var_os(name).map_or(otherwise, PathBuf::from);
+    let found = (from("PROVIUM_TEST_KERNEL2", images.join("bzImage")), from("PROVIUM_TEST_MODULES2", images));
+    assert!(found.0.is_file(), "`{}` is missing: tests/setup prepares it", found.0.display());
+    found
+}
+
 /// A project directory with one profile `linux` of the prepared guest, and `files` (name, text) beside it.
 pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     let guest = guest();

@@ -17,13 +17,16 @@ test("assert_raises gives the error value and does not fail the test", function(
   t:assert_match(err, "assertions%.test%.lua:14: ")
   local raised = t:assert_raises(function() error({code = 7}) end)
   t:assert_eq(raised, {code = 7})
+  t:assert_contains(t:assert_raises(function() t:assert_neq("one", "one") end), 'assert_neq: both values are "one"')
+  t:assert_contains(t:assert_raises(function() t:assert_contains("text", "word") end), 'needle:   "word"')
+  t:assert_contains(t:assert_raises(function() t:assert_match("text", "%d") end), "pattern: %d")
 end)
 
 test("errors are plain strings that begin with the caller's line", function(t)
   local ok, err = pcall(function() provium:vm("nobody") end)
   t:assert_eq(ok, false)
   t:assert_eq(type(err), "string")
-  t:assert_match(err, "^.*assertions%.test%.lua:23: lab:vm: no VM `nobody`")
+  t:assert_match(err, "^.*assertions%.test%.lua:26: lab:vm: no VM `nobody`")
 end)
 
 test("wrong arguments name the argument and repeat the value", function(t)

@@ -31,7 +31,9 @@ test("names are free again in the next test, and what was kept is over", functio
   t:assert_eq(provium.own, nil)
   t:assert_eq(provium:vm_names(), {})
   raises(t, "`inner` is of the test `a test lists its own and finds the file's`, which has ended", kept.inner.vm, kept.inner, "x", "p")
-  raises(t, "which has ended", kept.inner.name, kept.inner)
+  for _, method in ipairs({"name", "members", "vm_names", "bridge_names", "sub_lab_names"}) do
+    raises(t, "which has ended", kept.inner[method] or provium[method], kept.inner)
+  end
   t:assert_eq(kept.inner.x, nil)
   raises(t, "its test has ended", kept.own.boot, kept.own)
   t:assert_neq(provium:vm("own", "p"), kept.own)

@@ -25,6 +25,13 @@ test("options reach the guest", function(t)
   t:assert_eq(vm:run("hostname"):trim(), "renamed")
 end)
 
+test("what can't be had of a machine that is not up", function(t)
+  local vm = provium:vm("v", "linux", {load_modules = {"no_such_module"}})
+  t:assert_contains(t:assert_raises(function() vm:console():read_log() end), "not booted")
+  t:assert_contains(t:assert_raises(function() vm:console("ttyS7") end), "ttyS7")
+  t:assert_contains(t:assert_raises(function() provium:boot() end), "no_such_module")
+end)
+
 test("the command line is replaced", function(t)
   local vm = provium:vm("v", "linux", {kernel_cmdline = "console=hvc0 quiet maxcpus=1 isolcpus=0"}):boot()
   local line = vm:read_file("/proc/cmdline")

@@ -1,0 +1,101 @@
+---@meta provium
+-- Type definitions of provium's Lua API: labs.
+
+---A direct child of a lab.
+---@class provium.Member
+---@field kind "vm"|"bridge"|"sub_lab"
+---@field name string
+
+---@class provium.Claim
+---@field memory? provium.Size
+---@field cpus? integer
+
+---A lab owns VMs and sub-labs; `lab.NAME` looks one up and is nil where there is none.
+---@class provium.Lab
+---@field [string] provium.VM|provium.Lab nil where there is none of this name.
+local lab = {}
+
+---Creates a VM (state `created`), or looks one up where no profile is given.
+---@param name string
+---@param profile string A profile of provium.toml.
+---@param opts? provium.VMOptions
+---@return provium.VM
+---@overload fun(self: provium.Lab, name: string): provium.VM
+function lab:vm(name, profile, opts) end
+
+---Creates a sub-lab; unnamed ones are called `__lab_0` and so on.
+---@param name? string
+---@return provium.Lab
+function lab:lab(name) end
+
+---Makes VMs and labs members of this lab too; nothing is started or stopped.
+---@param x provium.VM|provium.Lab|(provium.VM|provium.Lab)[]
+function lab:include(x) end
+
+---Takes a member out of the lab; nothing is stopped.
+---@param x provium.VM|provium.Lab|string
+function lab:remove(x) end
+
+---The direct children.
+---@return provium.Member[]
+function lab:members() end
+
+---The names of its VMs.
+---@return string[]
+function lab:vm_names() end
+
+---The names of its bridges.
+---@return string[]
+function lab:bridge_names() end
+
+---The names of its sub-labs.
+---@return string[]
+function lab:sub_lab_names() end
+
+---Its name.
+---@return string
+function lab:name() end
+
+---Boots every VM of the lab at once.
+---@return provium.Lab
+function lab:boot() end
+
+---Shuts every VM of the lab down at once.
+---@return provium.Lab
+function lab:shutdown() end
+
+---Pauses every VM of the lab.
+---@return provium.Lab
+function lab:pause() end
+
+---Resumes every VM of the lab.
+---@return provium.Lab
+function lab:resume() end
+
+---Raises the file's reservation in the pool; once per file.
+---@param claim provium.Claim
+function lab:claim(claim) end
+
+---Waits until `count` branches of `parallel` have come to the barrier `name`; raises when they do not come in time.
+---@param name string
+---@param count integer
+---@param timeout? provium.Duration Default 60 s.
+function lab:barrier(name, count, timeout) end
+
+---Lua's `string.pack`; also `provium.pack(…)`.
+---@param fmt string
+---@param ... string|number
+---@return string
+---@overload fun(fmt: string, ...: string|number): string
+function lab:pack(fmt, ...) end
+
+---Lua's `string.unpack`; also `provium.unpack(…)`.
+---@param fmt string
+---@param s string
+---@return any ... Strings and numbers, as `fmt` says.
+---@overload fun(fmt: string, s: string): any
+function lab:unpack(fmt, s) end
+
+---Names a host file that this file's tests depend on.
+---@param path string Relative to the calling Lua file.
+function lab:depends_on_file(path) end
