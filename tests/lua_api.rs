@@ -322,3 +322,24 @@ fn the_standard_library() {
     );
     assert_eq!(log("io.write, io.output, io.close, io.type"), "chain of writes\n");
 }
+
+#[test]
+fn a_time_out_ends_its_test_wherever_it_is() {
+    let run = common::provium(&lua_dir(), &["test", "timeouts.test.lua", "--timeout", "4m", "--format", "json"]);
+    let events = run.expect(1).events();
+    let done: Vec<_> = events.iter().filter(|event| event["kind"] == "test_done").collect();
+    assert!(done.len() > 50);
+    for test in done {
+        let name = test["name"].as_str().unwrap_or_default();
+        let after = name.starts_with("after: ");
+        assert_eq!(test["status"], if after { "passed" } else { "timed_out" }, "{test}");
+        // The machine may be busy, but no test lasts as long as what it waits for.
+        assert!(test["duration"].as_f64().unwrap_or(99.0) < 20.0, "{test}");
+        if !after {
+            assert!(test["trace"][0].as_str().unwrap_or_default().contains(".lua:"), "{test}");
+        }
+    }
+    let told = common::test_done(&events, "an assertion before the end is told");
+    assert_eq!(told["message"], "timed out after 300ms\nbefore that: told");
+    assert!(events.last().is_some_and(|event| event["kind"] == "run_done"));
+}

@@ -309,3 +309,15 @@ fn a_root_device_without_an_initrd() {
     // Five boots are long on a busy machine.
     common::provium(dir.path(), &["test", "--timeout", "20m"]).expect(0);
 }
+
+#[test]
+fn labs_of_guests() {
+    let dir = common::project(&[("tests/labs.test.lua", &lua("labs.test.lua"))]);
+    let run = common::provium(dir.path(), &["test", "--format", "json"]);
+    let events = run.expect(1).events();
+    for done in events.iter().filter(|event| event["kind"] == "test_done") {
+        let expected = if done["name"] == "stuck in the guest" { "timed_out" } else { "passed" };
+        assert_eq!(done["status"], expected, "{done}");
+    }
+    assert_eq!(common::qemu_processes(dir.path().to_str().unwrap()), Vec::<String>::new());
+}

@@ -9,10 +9,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use mlua::{Lua, LuaOptions, StdLib};
+use mlua::Lua;
 
 use super::error::ApiError;
-use super::globals;
+use super::{file_runner, globals};
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,7 +114,7 @@ impl Recorder {
 /// A message when no Lua state can be made.
 pub fn binding_names() -> Result<BTreeSet<&'static str>, String> {
     let names = || -> mlua::Result<_> {
-        let lua = Lua::new_with(StdLib::ALL_SAFE, LuaOptions::default())?;
+        let lua = file_runner::new_state();
         let bindings = Bindings::new(None);
         lua.set_app_data(Rc::clone(&bindings));
         globals::install(&lua, Vec::new())?;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlua::{HookTriggers, Lua, LuaOptions, StdLib, Table, VmState};
+use mlua::{Lua, LuaOptions, StdLib, Table};
 
 use super::bindings::{Bindings, CallRecord};
 use super::error::lua_message;
@@ -14,13 +14,10 @@ use super::file_state::FileState;
 use super::lab::VmLab;
 use super::place::Place;
 use super::registration::Meta;
-use super::{globals, modules, test_runner};
+use super::{globals, hook, modules, test_runner};
 use crate::foundation::cancel::CancelToken;
 use crate::run_events::{EventSink, FileError, FilePhase, FileStatus};
 use crate::testbed::{HostProcesses, Scope, Testbed};
-
-/// How many Lua instructions run between two looks at the deadline.
-const HOOK_INTERVAL: u32 = 10_000;
 
 /// What decides whether a test runs: its name and its metadata.
 pub type Select = Arc<dyn Fn(&str, &Meta) -> bool + Send + Sync>;
@@ -79,6 +76,7 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         todo: RefCell::default(),
         current: RefCell::default(),
         file_log: RefCell::default(),
+        author_hook: RefCell::default(),
         branch_place: RefCell::default(),
         pending: RefCell::default(),
         loaded: Cell::new(false),
@@ -110,6 +108,13 @@ pub fn run_file(settings: FileSettings) -> FileRun {
     run
 }
 
+/// A Lua state with the whole standard library, and nothing of ours.
+pub(super) fn new_state() -> Lua {
+    // SAFETY: `debug` is part of the API; test files are code that the user chose to run on this machine, as any
+    // program of theirs. C modules can't be loaded: `package.cpath` is empty and its searchers are removed.
+    unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) }
+}
+
 fn load(settings: &FileSettings, state: &Rc<FileState>) -> Result<(Lua, Table), FileError> {
     let broken = |message: String, trace: Vec<Place>| FileError {
         phase: FilePhase::Load,
@@ -118,13 +123,11 @@ fn load(settings: &FileSettings, state: &Rc<FileState>) -> Result<(Lua, Table), 
     };
     let internal =
         |error: &mlua::Error| FileError { phase: FilePhase::Internal, message: lua_message(error), trace: Vec::new() };
-    // SAFETY: `debug` is part of the API; test files are code that the user chose to run on this machine, as any
-    // program of theirs. C modules can't be loaded: `package.cpath` is empty and its searchers are removed.
-    let lua = unsafe { Lua::unsafe_new_with(StdLib::ALL, LuaOptions::default()) };
+    let lua = new_state();
     lua.set_app_data(Rc::clone(state));
     lua.set_app_data(Bindings::new(settings.record.clone()));
     let prelude = globals::install(&lua, settings.roots.clone()).map_err(|error| internal(&error))?;
-    watch_deadline(&lua, HOOK_INTERVAL).map_err(|error| internal(&error))?;
+    hook::watch(&lua).map_err(|error| internal(&error))?;
     let text = std::fs::read(&settings.path).map_err(|error| {
         let why = crate::foundation::path_error::describe_io(&error);
         broken(format!("can't read `{}`: {why}", settings.display), Vec::new())
@@ -144,28 +147,4 @@ fn load(settings: &FileSettings, state: &Rc<FileState>) -> Result<(Lua, Table), 
     let mut error = broken(message, Vec::new());
     error.trace = outcome.2.unwrap_or_default();
     Err(error)
-}
-
-/// Looks at the deadline every `interval` instructions; past it, every instruction raises, so that no `pcall` goes on.
-///
-/// # Errors
-/// Those of Lua.
-pub fn watch_deadline(lua: &Lua, interval: u32) -> mlua::Result<()> {
-    lua.set_global_hook(HookTriggers::new().every_nth_instruction(interval), |lua, _| {
-        let state = FileState::of(lua)?;
-        if state.refuse_when_cancelled().is_none() {
-            return Ok(VmState::Continue);
-        }
-        state.note_stop(lua);
-        watch_deadline(lua, 1)?;
-        Err(mlua::Error::runtime(state.cancel_message()))
-    })
-}
-
-/// Back to looking rarely, after a test that was cancelled.
-///
-/// # Errors
-/// Those of Lua.
-pub fn relax(lua: &Lua) -> mlua::Result<()> {
-    watch_deadline(lua, HOOK_INTERVAL)
 }

@@ -10,6 +10,7 @@ use mlua::Lua;
 
 use super::barrier::Barrier;
 use super::error::ApiError;
+use super::hook::AuthorHook;
 use super::lab::VmLab;
 use super::place::{self, Place};
 use super::register::Pending;
@@ -83,6 +84,8 @@ pub struct FileState {
     pub current: RefCell<Option<CurrentTest>>,
     /// What the file printed outside of tests.
     pub file_log: RefCell<String>,
+    /// What the author gave to `debug.sethook`.
+    pub author_hook: RefCell<Option<AuthorHook>>,
     /// Where `parallel` was called whose branch runs now.
     pub branch_place: RefCell<Option<Place>>,
     /// What the branch of `parallel` that has just yielded waits for.

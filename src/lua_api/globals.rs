@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
 use super::{
-    batch, call, console, file, json, lab, modules, parallel, place, popen, process, register, registration,
+    batch, call, console, file, hook, json, lab, modules, parallel, place, popen, process, register, registration,
     run_result, std_io, steps, stream, test_context, vm, worker,
 };
 use crate::foundation::duration::format_duration;
@@ -34,7 +34,7 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     )?;
     steps::natives(lua, &natives)?;
     let prelude = include_str!("prelude.lua");
-    let prelude: Table = lua.load(prelude).set_name("=[provium]").call((natives, register::branches(lua)?))?;
+    let prelude: Table = lua.load(prelude).set_name(register::CHUNK).call((natives, register::branches(lua)?))?;
     vm::install(lua, prelude.get("batch")?)?;
     process::install(lua)?;
     call::install(lua)?;
@@ -60,6 +60,7 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     globals.set("parallel", parallel::function(lua, prelude.get("branch")?)?)?;
     globals.set("json", json::module(lua)?)?;
     globals.set("provium", LabHandle::root())?;
+    hook::install(lua)?;
     std_io::install(lua)?;
     popen::install(lua)?;
     modules::install(lua, roots, prelude.get("loader")?)?;

@@ -12,6 +12,7 @@ mod file_runner;
 mod file_state;
 mod globals;
 mod guest_object;
+mod hook;
 mod json;
 mod ktap;
 mod lab;

@@ -242,7 +242,8 @@ fn reading(class: Class<'_>) -> mlua::Result<Class<'_>> {
             rest.insert(0, object);
             let read: Function = super::register::class(lua, CLASS)?.raw_get("read")?;
             rest.insert(0, Value::Function(read));
-            let iterator: Function = lua.load(ITERATOR).set_name("=[provium]").call(MultiValue::from_vec(rest))?;
+            let iterator: Function =
+                lua.load(ITERATOR).set_name(super::register::CHUNK).call(MultiValue::from_vec(rest))?;
             Ok(iterator)
         })?
         .waits("io.file:write", |lua, _, mut args| {

@@ -34,7 +34,7 @@ const IMMEDIATE_KEY: &str = "provium.immediate";
 const WAITING_KEY: &str = "provium.waiting";
 const BRANCHES_KEY: &str = "provium.branches";
 /// Shown in a traceback for frames of ours; anything but `@` first hides them from `place`.
-const CHUNK: &str = "=[provium]";
+pub const CHUNK: &str = "=[provium]";
 
 /// Prepares a Lua state; needed once, before any other function here.
 ///

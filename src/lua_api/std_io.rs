@@ -181,6 +181,6 @@ fn types(lua: &Lua, io: &Table) -> mlua::Result<()> {
     let ours = lua.create_function(|_, value: Value| Ok(is_ours(&value)))?;
     let native: Function = io.get("close")?;
     let output: Function = io.get("output")?;
-    let close: Function = lua.load(wrap).set_name("=[provium]").call((native, ours, output))?;
+    let close: Function = lua.load(wrap).set_name(super::register::CHUNK).call((native, ours, output))?;
     io.set("close", close)
 }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use mlua::{Function, IntoLua, Lua, Table, Value};
 
 use super::error::lua_message;
-use super::file_runner::{FileRun, FileSettings, relax};
+use super::file_runner::{FileRun, FileSettings};
 use super::file_state::{CurrentTest, FileState};
+use super::hook;
 use super::json;
 use super::place::Place;
 use super::registration::{Meta, Variant, selectable, skip_reason, time_limit};
@@ -144,6 +145,7 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
         stopped_at: Vec::new(),
     });
     state.bed.artifacts().begin_test(&settings.display, &case.name);
+    let author_hook = state.author_hook.borrow().clone();
     let begun = Instant::now();
     let outcome = call_body(lua, prelude, case);
     let duration = begun.elapsed();
@@ -162,8 +164,9 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
         done.consoles = consoles(state, &test.scope, settings, &case.name);
         done.source = done.trace.first().and_then(|place| source_line(state, place));
     }
-    // A cancelled test leaves the hook raising at every instruction.
-    if token.is_cancelled() && relax(lua).is_err() {
+    // A cancelled test leaves the hook raising at every instruction, and any may have set one of its own.
+    *state.author_hook.borrow_mut() = author_hook;
+    if hook::watch(lua).is_err() {
         done.message.get_or_insert_default().push_str("\nthe Lua state could not be used any more");
     }
     state.bed.block_on(test.belongings.end());

@@ -155,6 +155,24 @@ test("the rest of the library is Lua's own", function(t)
   raises(t, "os.exit: a test can't end the run", os.exit, true)
 end)
 
+test("debug.sethook beside the deadline's own hook", function(t)
+  t:assert_eq(debug.gethook(), nil)
+  local lines, counts = {}, 0
+  debug.sethook(function(event, line) lines[#lines + 1] = {event, line} end, "l")
+  local x = 1
+  t:assert_eq(select(2, debug.gethook()), "l")
+  debug.sethook(function() counts = counts + 1 end, "", 100)
+  for i = 1, 10000 do x = x + i end
+  debug.sethook()
+  t:assert_eq(lines[1][1], "line")
+  t:assert_eq(lines[2][2] - lines[1][2], 1)
+  t:assert(counts > 50, counts)
+  raises(t, "`hook`: expected a function, found 5", debug.sethook, 5)
+  raises(t, "`count`: expected a whole number, found \"x\"", debug.sethook, print, "l", "x")
+  t:assert_eq({xpcall(error, function(e) return e .. "!" end, "x")}, {false, "x!"})
+  t:assert_match(select(2, xpcall(error, debug.traceback, "x")), "^x\nstack traceback:")
+end)
+
 test("modules", function(t)
   package.preload["made.here"] = function(name, extra) return {name, extra} end
   t:assert_eq(require("made.here"), {"made.here", ":preload:"})
