@@ -6,10 +6,12 @@
 //! processes (`ops`).
 
 mod buffers;
+mod clock;
 mod content;
 mod files;
 mod input;
 mod interrupt;
+mod kmsg;
 mod launcher;
 mod modules;
 mod oom;
@@ -27,6 +29,7 @@ mod syscalls;
 mod tail;
 mod uevents;
 mod users;
+mod waits;
 mod watchers;
 mod worker;
 

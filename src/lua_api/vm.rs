@@ -12,7 +12,7 @@ use super::{vm_calls, vm_files, vm_kernel};
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
 /// Registry key of the class.
-const CLASS: &str = "provium.VM";
+pub const CLASS: &str = "provium.VM";
 /// Options at creation and at boot.
 const OPTIONS: &[&str] = &[
     "memory",

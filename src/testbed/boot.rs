@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::bed::{ProfileImages, Testbed};
 use super::error::{Death, VmError};
+use super::kernel_log::{KernelLog, Teller};
 use super::options::VmOptions;
 use super::running::{ConsoleFiles, ConsolePort, Running};
 use crate::agent_client::{self, AgentError, Hello};
@@ -20,6 +21,8 @@ use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
 
 /// How long boot waits for the agent, before the accelerator's factor.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the kernel's log is quiet between two reports, before the accelerator's factor.
+const QUIET: Duration = Duration::from_millis(250);
 /// How long after the agent's channel broke QEMU may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -80,7 +83,8 @@ pub async fn boot(
         kernel_store_path: images.kernel_store_path.clone(),
         cmdline: spec.cmdline,
     }));
-    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles));
+    let log = kernel_log(bed, vm, profile, &consoles);
+    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles, log));
     started(Arc::clone(&running));
     tokio::spawn(watch(Arc::clone(&running)));
 
@@ -188,6 +192,17 @@ fn console_files(bed: &Testbed, vm: &VmRef) -> Result<ConsoleFiles, VmError> {
         std::fs::write(log, b"").at("create", log).map_err(VmError::File)?;
     }
     Ok(consoles)
+}
+
+fn kernel_log(bed: &Testbed, vm: &VmRef, profile: &Profile, consoles: &ConsoleFiles) -> KernelLog {
+    let teller = Teller {
+        vm: vm.clone(),
+        policy: profile.splats,
+        sink: bed.shared.settings.sink.clone(),
+        desk: bed.splats().clone(),
+        artifacts: bed.artifacts().clone(),
+    };
+    KernelLog::start(teller, vec![consoles.serial.clone(), consoles.virtio.clone()], bed.scaled(QUIET, profile))
 }
 
 fn ready(bed: &Testbed, vm: &VmRef, hello: &Hello, prepare: Duration, whole: Duration) {

@@ -161,6 +161,13 @@ pub enum VmError {
         /// Why not.
         why: String,
     },
+    /// An operation that failed, with its name and why.
+    Refused {
+        /// The VM.
+        vm: String,
+        /// The operation, what it was applied to, and why.
+        message: String,
+    },
     /// A file of this run could not be written or read.
     File(PathError),
     /// The VM's log is not there.
@@ -209,6 +216,7 @@ impl fmt::Display for VmError {
             Self::WorkerAgent { vm, source } => write!(f, "vm `{vm}`: worker: {source}"),
             Self::Worker { vm, op, why } => write!(f, "vm `{vm}`: worker: {op}: {why}"),
             Self::Process { vm, op, command, why } => write!(f, "vm `{vm}`: {op}: `{command}`: {why}"),
+            Self::Refused { vm, message } => write!(f, "vm `{vm}`: {message}"),
             Self::File(source) => source.fmt(f),
             Self::NoConsole { vm, path } => {
                 write!(f, "vm `{vm}`: there is no console log yet (`{}`)", path.display())

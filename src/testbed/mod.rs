@@ -18,14 +18,19 @@ mod handles;
 mod host_files;
 mod host_process;
 mod images;
+mod kernel_log;
 mod open_file;
 mod options;
 mod pool;
 mod process;
 mod running;
 mod scope;
+mod splat_desk;
+mod splats;
 mod stream;
 mod vm;
+mod vm_kernel;
+mod vm_waits;
 mod worker;
 
 pub use crate::agent_client::{
@@ -48,6 +53,8 @@ pub use pool::Pool;
 pub use process::{Process, ProcessState};
 pub use running::ConsolePort;
 pub use scope::Scope;
+pub use splat_desk::{Expectation, FoundReport, SplatDesk};
+pub use splats::{Report, SplatKind};
 pub use stream::{ByteStream, StreamError};
 pub use vm::{Vm, VmState, boot_all, shutdown_all};
 pub use worker::Worker;

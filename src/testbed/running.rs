@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::error::{Death, VmError};
+use super::kernel_log::KernelLog;
 use crate::agent_client::AgentClient;
 use crate::foundation::path_error::PathContext;
 use crate::qemu::{QemuProcess, console};
@@ -14,6 +16,9 @@ use crate::run_events::{EventKind, EventSink, GuestPanic, StopReason, VmRef, VmS
 
 /// How much of the console an error message shows, in bytes.
 const EVIDENCE: usize = 1500;
+
+/// How long the kernel's last reports are waited for when QEMU is gone.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 /// One of the guest's consoles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +46,13 @@ pub struct Running {
     agent: OnceLock<AgentClient>,
     death: watch::Sender<Option<Death>>,
     consoles: ConsoleFiles,
+    log: KernelLog,
     stopped: AtomicBool,
 }
 
 impl Running {
     /// A machine whose QEMU has just started; `vm_started` is told already.
-    pub fn new(vm: VmRef, sink: EventSink, qemu: QemuProcess, consoles: ConsoleFiles) -> Self {
+    pub fn new(vm: VmRef, sink: EventSink, qemu: QemuProcess, consoles: ConsoleFiles, log: KernelLog) -> Self {
         Self {
             vm,
             sink,
@@ -54,6 +60,7 @@ impl Running {
             agent: OnceLock::new(),
             death: watch::Sender::new(None),
             consoles,
+            log,
             stopped: AtomicBool::new(false),
         }
     }
@@ -70,8 +77,14 @@ impl Running {
 
     /// Makes the agent's channel known, once.
     pub fn set_agent(&self, agent: AgentClient) {
+        self.log.follow(agent.clone());
         // A second agent can't be: there is one connection to a boot.
         let _ = self.agent.set(agent);
+    }
+
+    /// What its kernel logs.
+    pub fn log(&self) -> &KernelLog {
+        &self.log
     }
 
     /// The agent's channel.
@@ -98,6 +111,10 @@ impl Running {
         let first = self.death.send_if_modified(|known| {
             let first = known.is_none();
             known.get_or_insert(death.clone());
+            if first {
+                // Before anybody learns of it: whoever asks for the last reports then gets them.
+                self.log.guest_gone();
+            }
             first
         });
         if let (true, Death::Panicked(line)) = (first, &death) {
@@ -121,6 +138,7 @@ impl Running {
             (Some(Death::AgentLost(_)), StopReason::ScopeEnded | StopReason::GuestEnded) => StopReason::AgentLost,
             (_, reason) => reason,
         };
+        self.log.sync(false, LAST_REPORTS).await;
         let detail = death.map(|death| death.to_string());
         self.sink.emit(EventKind::VmStopped(VmStopped { vm: self.vm.clone(), reason, detail }));
     }

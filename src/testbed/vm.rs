@@ -1,5 +1,6 @@
 //! One machine and its states.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub struct Vm {
     profile: Arc<Profile>,
     bed: Testbed,
     handles: Handles,
+    /// Whether its clock is to stay as it was when a snapshot of it is restored.
+    clock_frozen: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -70,7 +73,8 @@ impl Vm {
     /// A machine in the state `created`.
     pub fn new(reference: VmRef, profile: Arc<Profile>, options: VmOptions, bed: Testbed) -> Self {
         let inner = Mutex::new(Inner { state: VmState::Created, retired: false, options, running: None });
-        Self { reference, profile, bed, handles: Handles::default(), inner }
+        let (handles, clock_frozen) = (Handles::default(), AtomicBool::new(false));
+        Self { reference, profile, bed, handles, clock_frozen, inner }
     }
 
     /// Its name.
@@ -89,6 +93,36 @@ impl Vm {
     /// They can't be had.
     pub(super) async fn profile_images(&self) -> Result<ProfileImages, VmError> {
         self.bed.profile_images(self.name(), &self.profile).await
+    }
+
+    /// Which machine it is.
+    pub(super) fn reference(&self) -> &VmRef {
+        &self.reference
+    }
+
+    /// The test bed that it belongs to.
+    pub(super) fn bed(&self) -> &Testbed {
+        &self.bed
+    }
+
+    /// The newest boot, also after its end.
+    pub(super) fn running(&self) -> Option<Arc<Running>> {
+        self.inner().running.clone()
+    }
+
+    /// `time`, longer where the accelerator or the profile is slower.
+    pub fn scaled(&self, time: Duration) -> Duration {
+        self.bed.scaled(time, &self.profile)
+    }
+
+    /// Its clock is to stay as it was when a snapshot of it is restored.
+    pub fn freeze_clock_on_restore(&self) {
+        self.clock_frozen.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its clock is to stay as it was when a snapshot of it is restored.
+    pub fn is_clock_frozen(&self) -> bool {
+        self.clock_frozen.load(Ordering::Relaxed)
     }
 
     /// What tests hold open in it.
@@ -173,6 +207,8 @@ impl Vm {
                 }
             }
         };
+        // A report just before is not lost with the guest.
+        self.settle_log().await;
         let agent = running.agent().clone();
         // The reply may be lost with the guest: the end of the guest is what counts.
         let asked = tokio::spawn(async move { agent.poweroff().await });
