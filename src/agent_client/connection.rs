@@ -310,7 +310,8 @@ impl AgentClient {
         self.shared.close_later(fd);
     }
 
-    /// Returns once the agent has answered, which it does to messages in their order.
+    /// Returns once the agent has answered, which it does to messages in their order. What the kernel had logged before was passed
+    /// on by then.
     ///
     /// # Errors
     /// When the connection is over.
@@ -416,6 +417,11 @@ impl Conversation {
             self.ticket = None;
         }
         self.messages.next().await.ok_or_else(|| self.to_guest.closed())
+    }
+
+    /// The next message, where it is there already.
+    pub(super) fn try_next(&mut self) -> Option<ToHost> {
+        self.messages.take()
     }
 
     /// The request is over: nothing is given up by dropping it.

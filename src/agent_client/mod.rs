@@ -23,6 +23,7 @@ pub use crate::agent_protocol::{
 pub use connection::{AgentClient, connect};
 pub use error::AgentError;
 pub use files::{Download, Following, Upload};
+pub use kernel::KernelLogFeed;
 pub use processes::{
     LARGEST_OUTPUT, ProcessEvent, ProcessInput, ProcessOutput, RunOutcome, RunSpec, RunStatus, StartedProcess,
 };

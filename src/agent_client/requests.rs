@@ -44,6 +44,7 @@ pub(super) fn ending(conversation: &mut Conversation, message: ToHost) -> AgentE
     }
 }
 
+/// Puts `piece` behind `all`, which is bounded.
 pub(super) fn keep(
     all: &mut Vec<u8>,
     piece: &[u8],

@@ -7,10 +7,12 @@
 
 mod buffers;
 mod button;
+mod clock;
 mod content;
 mod files;
 mod input;
 mod interrupt;
+mod kmsg;
 mod launcher;
 mod modules;
 mod oom;
@@ -28,6 +30,7 @@ mod syscalls;
 mod tail;
 mod uevents;
 mod users;
+mod waits;
 mod watchers;
 mod worker;
 

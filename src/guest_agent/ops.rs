@@ -18,7 +18,7 @@ use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
 use super::sys::{self, check};
 use super::watchers::Watchers;
-use super::{syscalls, tail, users, worker};
+use super::{syscalls, tail, users, waits, worker};
 use crate::agent_protocol::{Op, OpError, OpReply, Program, RunRequest, ToGuest, ToHost, Whence};
 
 /// Where programs are looked for when nobody says otherwise.
@@ -212,11 +212,15 @@ impl Ops {
                 };
                 syscalls::read_memory(address, count, send).map(|()| out.done(request))
             }
-            ToGuest::Wait(_) => Err(unsupported("wait")),
-            ToGuest::Sleep(_) => Err(unsupported("sleep")),
-            ToGuest::KernelLog { .. } => Err(unsupported("dmesg")),
+            ToGuest::Wait(what) => waits::wait(request, what, self.proc(), &shared),
+            ToGuest::Sleep(time) => waits::sleep(request, time, &shared),
             // Done by the I/O thread, and by `perform`.
-            ToGuest::Ping | ToGuest::Cancel | ToGuest::Stdin(_) | ToGuest::StdinEnd | ToGuest::Signal(_) => Ok(()),
+            ToGuest::KernelLog { .. }
+            | ToGuest::Ping
+            | ToGuest::Cancel
+            | ToGuest::Stdin(_)
+            | ToGuest::StdinEnd
+            | ToGuest::Signal(_) => Ok(()),
         }
     }
 
@@ -247,11 +251,8 @@ impl Ops {
             Op::Close(fd) => on_descriptor("close", fd, paths::close(fd)),
             // Answers by itself: `act`.
             Op::Open(_) => Err(unsupported("open_file")),
-            Op::GetClock => Err(unsupported("clock")),
-            Op::SetClock(_) => Err(unsupported("clock")),
-            // Done by `act`: it takes its time.
-            Op::UnloadModule(_) => Err(unsupported("unload_module")),
-            // Done by the I/O thread.
+            // Done by the I/O thread, and by `act`.
+            Op::GetClock | Op::SetClock(_) | Op::UnloadModule(_) => Err(unsupported("operation")),
             Op::WatchPowerButton => Err(unsupported("power_button")),
         }
     }

@@ -13,7 +13,8 @@ use super::out::Out;
 use super::processes::{Processes, Source};
 use super::sys::{self, check};
 use super::watchers::{Watchers, watch};
-use crate::agent_protocol::{Hello, Incoming, Op, PROTOCOL_VERSION, ToGuest, ToHost};
+use super::{clock, kmsg};
+use crate::agent_protocol::{Hello, Incoming, Op, OpError, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read at once before the first frame, in bytes.
 const READ: usize = 4096;
@@ -39,6 +40,8 @@ pub fn hello(boot_error: Option<String>, notices: Vec<String>) -> Hello {
 pub struct Setting {
     /// Where operations happen, where that can change.
     pub root: Option<Root>,
+    /// A `/dev` that the kernel fills, where it is not the ordinary one.
+    pub dev: Option<OwnedFd>,
     /// This program, to start workers from.
     pub program: Option<OwnedFd>,
     /// Whether it is a worker: what it starts ends with it.
@@ -47,7 +50,8 @@ pub struct Setting {
 
 impl Setting {
     fn descriptors(&self) -> impl Iterator<Item = i32> {
-        self.root.iter().map(Root::descriptor).chain(self.program.iter().map(AsRawFd::as_raw_fd))
+        let others = self.dev.iter().chain(&self.program).map(AsRawFd::as_raw_fd);
+        self.root.iter().map(Root::descriptor).chain(others)
     }
 }
 
@@ -94,7 +98,8 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
     start(waiting_jobs, Arc::clone(&shared), setting.root)?;
     shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
-    let mut host = Host { incoming: Incoming::default(), jobs, sync: Some(Sync::new(hello.nonce)), shared };
+    let (incoming, sync) = (Incoming::default(), Some(Sync::new(hello.nonce)));
+    let mut host = Host { incoming, jobs, sync, dev: setting.dev, shared };
     let shared = Arc::clone(&host.shared);
     let (processes, out) = (&shared.processes, &shared.out);
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 64];
@@ -180,6 +185,8 @@ struct Host {
     incoming: Incoming,
     jobs: Sender<(u32, ToGuest)>,
     sync: Option<Sync>,
+    /// A `/dev` that the kernel fills, where it is not the ordinary one.
+    dev: Option<OwnedFd>,
     shared: Arc<Shared>,
 }
 
@@ -250,6 +257,8 @@ impl Host {
         let processes = &self.shared.processes;
         match &message {
             ToGuest::Ping => {
+                // The host may count on it: what the kernel has logged before is on its way.
+                self.shared.watchers.flush(&self.shared.out)?;
                 self.shared.out.send(request, &ToHost::Pong)?;
                 return Ok(true);
             }
@@ -261,6 +270,16 @@ impl Host {
                 }
                 return Ok(true);
             }
+            ToGuest::KernelLog { follow } => {
+                let Shared { watchers, out, .. } = &*self.shared;
+                if let Err(error) = kmsg::begin(request, *follow, self.dev.as_ref(), watchers, out) {
+                    out.fail(request, error);
+                }
+                return Ok(true);
+            }
+            // Not as whoever the ops thread has become meanwhile.
+            ToGuest::Op(Op::GetClock) => return self.answer(request, clock::get()),
+            ToGuest::Op(Op::SetClock(time)) => return self.answer(request, clock::set(*time)),
             ToGuest::Stdin(bytes) => {
                 processes.stdin(request, Some(bytes), &self.shared.out)?;
                 return Ok(true);
@@ -292,6 +311,14 @@ impl Host {
             _ => {}
         }
         Ok(self.jobs.send((request, message)).is_ok())
+    }
+
+    fn answer(&self, request: u32, result: Result<OpReply, OpError>) -> io::Result<bool> {
+        match result {
+            Ok(reply) => self.shared.out.reply(request, reply),
+            Err(error) => self.shared.out.fail(request, error),
+        }
+        Ok(true)
     }
 }
 

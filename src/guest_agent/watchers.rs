@@ -19,6 +19,14 @@ pub trait Follow: Send {
     /// # Errors
     /// When the host is gone.
     fn ready(&mut self, request: u32, out: &Out) -> io::Result<bool>;
+
+    /// Passes on all there is, where the host may count on that.
+    ///
+    /// # Errors
+    /// When the host is gone.
+    fn flush(&mut self, _request: u32, _out: &Out) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What is followed for one request.
@@ -73,12 +81,27 @@ impl Watchers {
     /// # Errors
     /// When the host is gone.
     pub fn ready(&self, request: u32, out: &Out) -> io::Result<()> {
+        self.look_after(request, |what| what.ready(request, out))
+    }
+
+    /// Has all that is followed pass on what there is.
+    ///
+    /// # Errors
+    /// When the host is gone.
+    pub fn flush(&self, out: &Out) -> io::Result<()> {
+        let requests: Vec<u32> = self.table().keys().copied().collect();
+        requests
+            .into_iter()
+            .try_for_each(|request| self.look_after(request, |what| what.flush(request, out).map(|()| true)))
+    }
+
+    fn look_after(&self, request: u32, act: impl FnOnce(&mut dyn Follow) -> io::Result<bool>) -> io::Result<()> {
         let Some(Followed::Waiting(mut what)) = self.table().insert(request, Followed::Busy) else {
             self.table().remove(&request);
             return Ok(());
         };
         // Not locked here: sending may wait for the host.
-        let goes_on = what.ready(request, out)?;
+        let goes_on = act(&mut *what)?;
         let mut table = self.table();
         match table.remove(&request) {
             Some(Followed::Busy) if goes_on => drop(table.insert(request, Followed::Waiting(what))),

@@ -98,6 +98,7 @@ pub fn run_file(settings: FileSettings) -> FileRun {
     state.log(&String::from_utf8_lossy(&words));
     let vms = state.scope.borrow_mut().take();
     settings.bed.block_on(Scope::stop(vms, &settings.token));
+    settings.bed.splats().end_file(&settings.display);
     run.log = state.file_log.borrow().clone();
     run.status.get_or_insert(match (&run.error, run.failed, run.selected) {
         (Some(_), ..) => FileStatus::Failed,

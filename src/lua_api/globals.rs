@@ -9,8 +9,8 @@ use super::error::ApiError;
 use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
 use super::{
-    batch, call, console, file, hook, json, lab, modules, parallel, place, popen, process, register, registration,
-    run_result, std_io, steps, stream, test_context, vm, worker,
+    batch, call, clock, console, expect_splat, file, hook, json, lab, modules, parallel, place, popen, process,
+    register, registration, run_result, std_io, steps, stream, test_context, vm, worker,
 };
 use crate::foundation::duration::format_duration;
 
@@ -28,6 +28,7 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     wait_natives(lua, &natives)?;
     test_context::natives(lua, &natives)?;
     batch::natives(lua, &natives)?;
+    expect_splat::natives(lua, &natives)?;
     natives.raw_set(
         "stack",
         lua.create_function(|lua, ()| Ok(place::stack(lua).iter().map(ToString::to_string).collect::<Vec<_>>()))?,
@@ -40,6 +41,8 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     call::install(lua)?;
     worker::install(lua)?;
     batch::install(lua)?;
+    expect_splat::install(lua, prelude.get("expect_splat")?)?;
+    clock::install(lua)?;
     run_result::install(lua)?;
     console::install(lua)?;
     stream::install(lua)?;

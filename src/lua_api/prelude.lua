@@ -108,4 +108,13 @@ function prelude.loader(chunk, name, path, begin, finish)
   end
 end
 
+-- `fn` must cause a kernel report that matches; gives its text. An error that the report explains is none.
+function prelude.expect_splat(vm, pattern, fn, opts)
+  local call = native.splat_begin(vm, pattern, fn, opts)
+  local ok, value = pcall(fn)
+  local report = native.splat_end(call, ok, value)
+  if report == nil then error(value, 0) end
+  return report
+end
+
 return prelude

@@ -22,7 +22,7 @@ const WAIT: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Where a match ends in the unread bytes.
-type Matcher = Box<dyn FnMut(&[u8]) -> Result<Option<usize>, String>>;
+pub type Matcher = Box<dyn FnMut(&[u8]) -> Result<Option<usize>, String>>;
 
 /// A stream as Lua holds it.
 pub struct StreamHandle {

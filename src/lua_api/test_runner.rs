@@ -15,6 +15,7 @@ use super::registration::{Meta, Variant, selectable, skip_reason, time_limit};
 use super::render::short;
 use super::steps::Steps;
 use super::test_context::TestHandle;
+use super::test_splats;
 use crate::foundation::cancel::CancelReason;
 use crate::foundation::duration::format_duration;
 use crate::run_events::{
@@ -146,13 +147,18 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     });
     state.bed.artifacts().begin_test(&settings.display, &case.name);
     let author_hook = state.author_hook.borrow().clone();
+    let splats = state.bed.splats();
+    splats.begin_test(&settings.display, &case.name, test_splats::policy(&case.meta));
     let begun = Instant::now();
     let outcome = call_body(lua, prelude, case);
     let duration = begun.elapsed();
     let mut done = TestDone::new(&settings.display, &case.name, TestStatus::Failed, duration.as_secs_f64());
     let Some(mut test) = state.current.borrow_mut().take() else { return done };
     let outcome = outcome.map_err(|raised| raised.at(&test));
+    let visible = test.scope.vms().into_iter().chain(state.scope.borrow().vms()).collect();
+    state.bed.block_on(test_splats::settle(visible));
     judge(&mut done, limit, token.reason(), &mut test, outcome);
+    test_splats::judge(&mut done, &splats.failing(&settings.display));
     done.steps = std::mem::take(&mut test.steps).into_events(done.status);
     let words = state.bed.block_on(test.host_processes.end());
     done.log = std::mem::take(&mut test.log);
@@ -173,6 +179,9 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     state.lab.end_layer(case.serial);
     state.barriers.borrow_mut().clear();
     state.bed.block_on(Scope::stop(test.scope.take(), &token));
+    // What came while its machines went down.
+    test_splats::judge(&mut done, &splats.failing(&settings.display));
+    splats.end_test(&settings.display);
     done.attachments = state.bed.artifacts().end_test(&settings.display);
     done
 }

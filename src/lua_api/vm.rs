@@ -13,7 +13,7 @@ use crate::foundation::size::format_size;
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
 /// Registry key of the class.
-const CLASS: &str = "provium.VM";
+pub const CLASS: &str = "provium.VM";
 /// Options at creation and at boot.
 const OPTIONS: &[&str] = &[
     "memory",

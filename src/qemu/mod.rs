@@ -16,6 +16,6 @@ pub use arguments::{AGENT_PORT_ID, Channels, MachineSpec, arguments};
 pub use error::{QemuError, QmpError};
 pub use find::{Candidates, QemuBinary, Version, find};
 pub use kernel_image::{Extracted, KernelImage, KernelKind, extract_vmlinux, inspect};
-pub use modules::{Module, Wanted, load_order, release_directory};
+pub use modules::{ModInfo, Module, Wanted, load_order, modinfo, read_module, release_directory};
 pub use process::{HostEnds, QemuExit, QemuProcess};
 pub use qmp::{GuestCondition, GuestEnd, Qmp};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::realise::{ProfileRealiseDone, ProfileRealiseFailed, ProfileRealiseProgress, ProfileRealiseStarted};
 use super::results::{FileBlocked, FileDone, FileRef, TestDone, TestStarted};
 use super::run::{AcceleratorChosen, RunDone, RunStarted, Warning};
-use super::vm::{GuestPanic, VmReady, VmStarted, VmStopped};
+use super::vm::{GuestPanic, GuestSplat, VmReady, VmStarted, VmStopped};
 
 /// The `v` of every event.
 pub const FORMAT_VERSION: u32 = 1;
@@ -58,6 +58,7 @@ pub enum EventKind {
     VmReady(VmReady),
     VmStopped(VmStopped),
     GuestPanic(GuestPanic),
+    GuestSplat(GuestSplat),
     Warning(Warning),
     RunDone(RunDone),
 }

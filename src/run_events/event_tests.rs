@@ -86,6 +86,15 @@ fn every_kind() -> Vec<EventKind> {
         }),
         EventKind::VmStopped(VmStopped { vm: vm(), reason: StopReason::ScopeEnded, detail: None }),
         EventKind::GuestPanic(GuestPanic { vm: vm(), message: "Kernel panic".into() }),
+        EventKind::GuestSplat(GuestSplat {
+            vm_id: 1,
+            vm: "v".into(),
+            file: "a.test.lua".into(),
+            test: Some("adds".into()),
+            splat: "warning".into(),
+            title: "WARNING: CPU: 0 PID: 1 at x.c:1 x+0x1/0x2".into(),
+            report: "WARNING: CPU: 0 PID: 1 at x.c:1 x+0x1/0x2\n".into(),
+        }),
     ]);
     all
 }
@@ -123,6 +132,7 @@ fn the_kinds_are_those_of_the_specification() {
         "vm_ready",
         "vm_stopped",
         "guest_panic",
+        "guest_splat",
         "run_done",
     ] {
         assert!(names.iter().any(|found| found == name), "{name}");

@@ -24,4 +24,4 @@ pub use results::{
 };
 pub use run::{AcceleratorChosen, Counts, HostInfo, QemuInfo, RunDone, RunStarted, RunStatus, Warning};
 pub use sink::{Consumer, EventSink};
-pub use vm::{BootHow, GuestPanic, StopReason, VmReady, VmRef, VmStarted, VmStopped};
+pub use vm::{BootHow, GuestPanic, GuestSplat, StopReason, VmReady, VmRef, VmStarted, VmStopped};

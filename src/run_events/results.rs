@@ -144,6 +144,9 @@ pub struct TestDone {
     pub profile: Option<String>,
     /// The time limit that it ran into, in seconds.
     pub limit: Option<f64>,
+    /// Titles of the kernel reports that it fails with. Such a failure is never retried away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_reports: Vec<String>,
 }
 
 impl TestDone {
@@ -164,6 +167,7 @@ impl TestDone {
             consoles: Vec::new(),
             profile: None,
             limit: None,
+            kernel_reports: Vec::new(),
         }
     }
 }

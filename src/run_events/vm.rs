@@ -131,3 +131,23 @@ pub struct GuestPanic {
     /// The kernel's line, where the console has one.
     pub message: String,
 }
+
+/// The guest's kernel reported something: a warning, an oops, a stall, what a sanitizer found, …
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestSplat {
+    /// Which machine: unique in the run.
+    pub vm_id: u64,
+    /// The name that the test gave it.
+    pub vm: String,
+    /// The test file that owns it.
+    pub file: String,
+    /// The test that ran; none between tests.
+    pub test: Option<String>,
+    /// The report's kind: `kasan`, `kfence`, `kmsan`, `kcsan`, `ubsan`, `bug`, `warning`, `lockdep`, `rcu_stall`, `hung_task`,
+    /// `soft_lockup`, `hard_lockup` or `oops`.
+    pub splat: String,
+    /// Its most telling line.
+    pub title: String,
+    /// All of it.
+    pub report: String,
+}

@@ -14,6 +14,7 @@ use super::error::VmError;
 use super::images::ImageCache;
 use super::options::VmOptions;
 use super::pool::Pool;
+use super::splat_desk::SplatDesk;
 use super::vm::Vm;
 use crate::project::{Profile, Project};
 use crate::qemu::Accel;
@@ -85,6 +86,7 @@ pub(super) struct Shared {
     machine: OnceCell<Result<Machine, String>>,
     profile_images: Mutex<BTreeMap<String, ProfileImages>>,
     broken: Mutex<Option<String>>,
+    splats: SplatDesk,
 }
 
 /// Wakes a thread that waits for a future.
@@ -117,6 +119,7 @@ impl Testbed {
                 machine: OnceCell::new(),
                 profile_images: Mutex::default(),
                 broken: Mutex::default(),
+                splats: SplatDesk::default(),
             }),
         }
     }
@@ -174,6 +177,11 @@ impl Testbed {
             None => Err(VmError::NoConfig.to_string()),
             Some(project) => project.profile(name).map(drop).map_err(|error| error.to_string()),
         }
+    }
+
+    /// The kernel reports of the run.
+    pub fn splats(&self) -> &SplatDesk {
+        &self.shared.splats
     }
 
     /// What makes every boot of this run impossible, once that is known.

@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use super::bed::{ProfileImages, Testbed};
 use super::console::Console;
 use super::error::{Death, VmError};
+use super::kernel_log::{KernelLog, Teller};
 use super::options::VmOptions;
 use super::running::{Consoles, Running};
 use super::watch::watch;
@@ -30,6 +31,8 @@ const SILENT_AGENT: Duration = Duration::from_secs(30);
 const AGENT_ENDED: Duration = Duration::from_secs(3);
 /// A console that is silent this long has said all of a complaint.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
+/// How long the kernel's log is quiet between two reports, before the accelerator's factor.
+const QUIET: Duration = Duration::from_millis(250);
 /// How long after the agent's channel broke QEMU may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -99,7 +102,8 @@ pub async fn boot(
         kernel_store_path: images.kernel_store_path.clone(),
         cmdline: spec.cmdline,
     }));
-    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles, spec.reset_log));
+    let log = kernel_log(bed, vm, profile, &consoles);
+    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles, spec.reset_log, log));
     started(Arc::clone(&running));
     tokio::spawn(watch(Arc::clone(&running), bed.scaled(AGENT_ENDED, profile)));
     let meeting = Meeting { bed, vm, profile, options, running: &running, op: "boot" };
@@ -262,6 +266,18 @@ fn prepare_now(
 fn root_device(words: RootWords) -> RootDevice {
     let RootWords { device, fs_types, flags, writable, wait, init } = words;
     RootDevice { device, fs_types, flags, writable, wait, init }
+}
+
+fn kernel_log(bed: &Testbed, vm: &VmRef, profile: &Profile, consoles: &Consoles) -> KernelLog {
+    let teller = Teller {
+        vm: vm.clone(),
+        policy: profile.splats,
+        sink: bed.shared.settings.sink.clone(),
+        desk: bed.splats().clone(),
+        artifacts: bed.artifacts().clone(),
+    };
+    let logs = consoles.both().into_iter().map(|console| console.log().to_owned()).collect();
+    KernelLog::start(teller, logs, bed.scaled(QUIET, profile))
 }
 
 /// Tells that the agent answers.

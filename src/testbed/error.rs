@@ -169,6 +169,13 @@ pub enum VmError {
         /// Why not.
         why: String,
     },
+    /// An operation that failed, with its name and why.
+    Failed {
+        /// The VM.
+        vm: String,
+        /// The operation, what it was applied to, and why.
+        message: String,
+    },
     /// A file of this run could not be written or read.
     File(PathError),
     /// The machine was reset or taken down meanwhile.
@@ -250,6 +257,7 @@ impl fmt::Display for VmError {
             Self::WorkerAgent { vm, source } => write!(f, "vm `{vm}`: worker: {source}"),
             Self::Worker { vm, op, why } => write!(f, "vm `{vm}`: worker: {op}: {why}"),
             Self::Process { vm, op, command, why } => write!(f, "vm `{vm}`: {op}: `{command}`: {why}"),
+            Self::Failed { vm, message } => write!(f, "vm `{vm}`: {message}"),
             Self::File(source) => source.fmt(f),
             Self::Interrupted { vm, op, why } | Self::Refused { vm, op, why } => write!(f, "vm `{vm}`: {op}: {why}"),
             Self::Timeout { vm, op, what, waited } => {

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::console::{Console, ConsolePort};
 use super::error::Death;
+use super::kernel_log::KernelLog;
 use crate::agent_client::AgentClient;
 use crate::qemu::{GuestCondition, QemuProcess, Qmp};
 use crate::run_events::{EventKind, EventSink, GuestPanic, StopReason, VmRef, VmStopped};
@@ -16,6 +18,9 @@ use crate::run_events::{EventKind, EventSink, GuestPanic, StopReason, VmRef, VmS
 const EVIDENCE: usize = 1500;
 /// What TCG writes to its log before it resets a CPU that has met one.
 const TRIPLE_FAULT: &str = "Triple fault";
+
+/// How long the kernel's last reports are waited for when QEMU is gone.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 /// The guest's consoles.
 pub struct Consoles {
@@ -54,6 +59,7 @@ pub struct Running {
     death: watch::Sender<Option<Death>>,
     consoles: Consoles,
     reset_log: PathBuf,
+    log: KernelLog,
     stopped: AtomicBool,
     /// How many operations have QEMU stop the guest for a moment.
     holding: AtomicU32,
@@ -63,7 +69,14 @@ pub struct Running {
 
 impl Running {
     /// A machine whose QEMU has just started; `vm_started` is told already.
-    pub fn new(vm: VmRef, sink: EventSink, qemu: QemuProcess, consoles: Consoles, reset_log: PathBuf) -> Self {
+    pub fn new(
+        vm: VmRef,
+        sink: EventSink,
+        qemu: QemuProcess,
+        consoles: Consoles,
+        reset_log: PathBuf,
+        log: KernelLog,
+    ) -> Self {
         Self {
             vm,
             sink,
@@ -72,6 +85,7 @@ impl Running {
             death: watch::Sender::new(None),
             consoles,
             reset_log,
+            log,
             stopped: AtomicBool::new(false),
             holding: AtomicU32::new(0),
             gdb: tokio::sync::Mutex::new(None),
@@ -125,8 +139,14 @@ impl Running {
         &self.consoles
     }
 
+    /// What its kernel logs.
+    pub fn log(&self) -> &KernelLog {
+        &self.log
+    }
+
     /// Makes the agent's channel known.
     pub fn set_agent(&self, agent: AgentClient) {
+        self.log.follow(agent.clone());
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(agent);
     }
 
@@ -178,6 +198,8 @@ impl Running {
                 return false;
             }
             *known = Some(death.clone());
+            // Before anybody learns of it: whoever asks for the last reports then gets them.
+            self.log.guest_gone();
             true
         });
         if let (true, Death::Panicked(line)) = (news, &death) {
@@ -217,6 +239,7 @@ impl Running {
             (Some(Death::AgentLost(_)), StopReason::ScopeEnded | StopReason::GuestEnded) => StopReason::AgentLost,
             (_, reason) => reason,
         };
+        self.log.sync(false, LAST_REPORTS).await;
         let detail = death.map(|death| death.to_string());
         self.sink.emit(EventKind::VmStopped(VmStopped { vm: self.vm.clone(), reason, detail }));
     }

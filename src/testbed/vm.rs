@@ -1,5 +1,6 @@
 //! One machine and its states.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +81,8 @@ pub struct Vm {
     profile: Arc<Profile>,
     bed: Testbed,
     handles: Handles,
+    /// Whether its clock is to stay as it was when a snapshot of it is restored.
+    clock_frozen: AtomicBool,
     inner: Mutex<Inner>,
     /// Told after every change of `inner`.
     changed: watch::Sender<()>,
@@ -94,6 +97,7 @@ impl Vm {
             profile,
             bed,
             handles: Handles::default(),
+            clock_frozen: AtomicBool::new(false),
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
         }
@@ -115,6 +119,36 @@ impl Vm {
     /// They can't be had.
     pub(super) async fn profile_images(&self) -> Result<ProfileImages, VmError> {
         self.bed.profile_images(self.name(), &self.profile).await
+    }
+
+    /// Which machine it is.
+    pub(super) fn reference(&self) -> &VmRef {
+        &self.reference
+    }
+
+    /// The test bed that it belongs to.
+    pub(super) fn bed(&self) -> &Testbed {
+        &self.bed
+    }
+
+    /// The newest boot, also after its end.
+    pub(super) fn running(&self) -> Option<Arc<Running>> {
+        self.inner().running.clone()
+    }
+
+    /// `time`, longer where the accelerator or the profile is slower.
+    pub fn scaled(&self, time: Duration) -> Duration {
+        self.bed.scaled(time, &self.profile)
+    }
+
+    /// Its clock is to stay as it was when a snapshot of it is restored.
+    pub fn freeze_clock_on_restore(&self) {
+        self.clock_frozen.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its clock is to stay as it was when a snapshot of it is restored.
+    pub fn is_clock_frozen(&self) -> bool {
+        self.clock_frozen.load(Ordering::Relaxed)
     }
 
     /// What tests hold open in it.
@@ -158,25 +192,12 @@ impl Vm {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn bed(&self) -> &Testbed {
-        &self.bed
-    }
-
-    pub(super) fn reference(&self) -> &VmRef {
-        &self.reference
-    }
-
     pub(super) fn profile_value(&self) -> &Arc<Profile> {
         &self.profile
     }
 
     pub(super) fn options(&self) -> VmOptions {
         self.inner().options.clone()
-    }
-
-    /// `time`, longer where the accelerator or the profile is slower.
-    pub fn scaled(&self, time: Duration) -> Duration {
-        self.bed.scaled(time, &self.profile)
     }
 
     pub(super) fn set_state(&self, state: VmState) {

@@ -56,6 +56,8 @@ impl Vm {
             if running.condition().suspended {
                 self.qemu("shutdown", &running, "system_wakeup", Value::Null).await?;
             }
+            // A report just before is not lost with the guest.
+            self.settle_log().await;
             if let Some(agent) = running.find_agent() {
                 // The reply may be lost with the guest: the end of the guest is what counts.
                 let asked = tokio::spawn(async move { agent.poweroff().await });

@@ -135,13 +135,18 @@ pub fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
     directory(&[&[("provium.toml", text.as_str())], files].concat())
 }
 
+/// Where `tests/setup` puts kernels, modules and initrds.
+pub fn images() -> PathBuf {
+    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/examples/.images");
+    std::env::var_os("PROVIUM_TEST_IMAGES").map_or(usual, PathBuf::from)
+}
+
 /// A project directory with the profiles of `tests/vm/provium.toml`, and the files `names` of `tests/vm` beside it.
 ///
 /// # Panics
 /// Where the images are not there: `tests/setup` makes them.
 pub fn suite(names: &[&str]) -> tempfile::TempDir {
-    let vm = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm");
-    let images = std::env::var_os("PROVIUM_TEST_IMAGES").map_or_else(|| vm.join("../examples/.images"), PathBuf::from);
+    let (vm, images) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm"), images());
     for image in ["debian/initrd.cpio.zst", "odd/parts.img"] {
         assert!(images.join(image).is_file(), "`{image}` is missing in `{}`: run tests/setup", images.display());
     }

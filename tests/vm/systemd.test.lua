@@ -27,6 +27,27 @@ test("a service that fails is seen to", function(t)
   vm:run("systemctl reset-failed"):assert_ok()
 end)
 
+test("a unit is waited for", function(t)
+  local function unit(name, text) vm:write_file("/run/systemd/system/" .. name .. ".service", "[Service]\n" .. text) end
+  local function raises(fn, ...)
+    local err = t:assert_raises(fn)
+    for _, part in ipairs{"vm `debian`: wait_for_unit", ...} do t:assert_contains(err, part) end
+  end
+  t:assert(vm:wait_for_unit("multi-user.target"))
+  unit("slow", "ExecStartPre=/bin/sleep 1\nExecStart=/bin/sleep 1000\n")
+  unit("once", "Type=oneshot\nExecStart=/bin/sleep 8\n")
+  unit("bad", "ExecStart=/bin/sh -c 'echo words of failure; exit 3'\n")
+  unit("idle", "ExecStart=/bin/true\n")
+  vm:run("systemctl daemon-reload && systemctl start --no-block once slow bad"):assert_ok()
+  -- One that has done its work is as good as active.
+  t:assert(vm:wait_for_unit("once"))
+  t:assert(vm:wait_for_unit("slow.service", "1m"))
+  raises(function() vm:wait_for_unit("bad") end, "the unit `bad` failed (exit-code)", "words of failure", "status=3")
+  raises(function() vm:wait_for_unit("idle", "300ms") end, "`idle` was not active within 300ms; it was inactive (dead)")
+  raises(function() vm:wait_for_unit("nosuch") end, "there is no unit `nosuch`")
+  vm:run("systemctl stop slow; systemctl reset-failed"):assert_ok()
+end)
+
 test("the kernel's own log is in the journal", function(t)
   t:assert_contains(vm:run("journalctl -k -b -o cat"):assert_ok().stdout, "Linux version")
 end)

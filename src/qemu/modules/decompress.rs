@@ -10,7 +10,10 @@ use crate::qemu::error::QemuError;
 const MOST_BYTES: u64 = 512 << 20;
 
 /// Reads a module file and unpacks it by its magic (`.ko`, `.ko.gz`, `.ko.xz`, `.ko.zst`).
-pub(super) fn read_module(path: &Path) -> Result<Vec<u8>, QemuError> {
+///
+/// # Errors
+/// It can't be read or unpacked.
+pub fn read_module(path: &Path) -> Result<Vec<u8>, QemuError> {
     let raw = std::fs::read(path).at("read the kernel module", path)?;
     unpack(raw).map_err(|error| {
         QemuError::Image(format!("kernel module `{}`: can't be unpacked: {}", path.display(), describe_io(&error)))

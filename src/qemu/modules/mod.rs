@@ -9,5 +9,7 @@ mod order;
 #[cfg(test)]
 mod tests;
 
+pub use decompress::read_module;
 pub use directory::release_directory;
+pub use modinfo::{ModInfo, modinfo};
 pub use order::{Module, Wanted, load_order};

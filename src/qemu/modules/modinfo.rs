@@ -4,18 +4,20 @@ use object::{Object, ObjectSection};
 
 /// What a module says about itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct ModInfo {
+pub struct ModInfo {
     /// The modules it can't be loaded without, names as written.
-    pub(super) depends: Vec<String>,
+    pub depends: Vec<String>,
     /// The release it was built for, the first word of `vermagic`.
-    pub(super) release: Option<String>,
+    pub release: Option<String>,
+    /// The kernel's name of it; old kernels' modules don't tell.
+    pub name: Option<String>,
 }
 
 /// Reads a module's bytes.
 ///
 /// # Errors
 /// A fragment: it is no ELF file, or has no `.modinfo`.
-pub(super) fn modinfo(module: &[u8]) -> Result<ModInfo, String> {
+pub fn modinfo(module: &[u8]) -> Result<ModInfo, String> {
     let file = object::File::parse(module).map_err(|_| "not an ELF file".to_owned())?;
     let section = file.section_by_name(".modinfo").ok_or("an ELF file without `.modinfo`, not a kernel module")?;
     let data = section.data().map_err(|_| "a damaged `.modinfo` section".to_owned())?;
@@ -30,6 +32,7 @@ fn parse(section: &[u8]) -> ModInfo {
             Some(("depends", names)) => {
                 info.depends = names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
             }
+            Some(("name", name)) if !name.is_empty() => info.name = Some(name.to_owned()),
             Some(("vermagic", magic)) => info.release = magic.split_whitespace().next().map(str::to_owned),
             _ => {}
         }
@@ -47,6 +50,7 @@ mod tests {
         let info = parse(b"license=GPL\0depends=virtio_ring,virtio\0\0vermagic=6.1.0-56 SMP preempt \0name=x\0");
         assert_eq!(info.depends, ["virtio_ring", "virtio"]);
         assert_eq!(info.release.as_deref(), Some("6.1.0-56"));
+        assert_eq!(info.name.as_deref(), Some("x"));
         assert_eq!(parse(b"depends=\0"), ModInfo::default());
     }
 

@@ -76,6 +76,9 @@ impl Renderer {
             EventKind::GuestPanic(panic) => {
                 format!("  {}: the guest's kernel panicked: {}\n", vm_label(&panic.vm), one_line(&panic.message))
             }
+            EventKind::GuestSplat(splat) => {
+                format!("  vm `{}`: kernel report: {}\n", one_line(&splat.vm), one_line(&splat.title))
+            }
             EventKind::Warning(warning) => self.warning(warning),
             _ if self.is_verbose() => self.verbose(kind),
             _ => String::new(),
