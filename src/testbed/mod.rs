@@ -55,5 +55,5 @@ pub use process::{Process, ProcessState};
 pub use scope::Scope;
 pub use stream::{ByteStream, StreamError};
 pub use vm::{Down, Vm, VmState};
-pub use vm_power::{boot_all, shutdown_all};
+pub use vm_power::{boot_all, pause_all, resume_all, shutdown_all};
 pub use worker::Worker;
