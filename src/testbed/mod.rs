@@ -62,5 +62,5 @@ pub use splat_desk::{Expectation, FoundReport, SplatDesk};
 pub use splats::{Report, SplatKind};
 pub use stream::{ByteStream, StreamError};
 pub use vm::{Down, Vm, VmState};
-pub use vm_power::{boot_all, shutdown_all};
+pub use vm_power::{boot_all, pause_all, resume_all, shutdown_all};
 pub use worker::Worker;

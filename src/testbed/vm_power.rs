@@ -347,6 +347,22 @@ pub async fn shutdown_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
     all(vms, |vm| async move { vm.shutdown().await }).await
 }
 
+/// Pauses all of `vms` at once; those that are paused stay so.
+///
+/// # Errors
+/// As `Vm::pause`.
+pub async fn pause_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
+    all(vms, |vm| async move { if vm.state() == VmState::Paused { Ok(()) } else { vm.pause().await } }).await
+}
+
+/// Resumes all of `vms` at once; those that run go on.
+///
+/// # Errors
+/// As `Vm::resume`.
+pub async fn resume_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
+    all(vms, |vm| async move { if vm.state() == VmState::Booted { Ok(()) } else { vm.resume().await } }).await
+}
+
 async fn all<F>(vms: Vec<Arc<Vm>>, act: impl Fn(Arc<Vm>) -> F) -> Result<(), VmError>
 where
     F: Future<Output = Result<(), VmError>> + Send + 'static,

@@ -220,6 +220,11 @@ function batch:syscall(nr, ...) end
 ---@param opts? provium.IoctlOptions
 function batch:ioctl(fd, cmd, data, opts) end
 
+---As `vm:read_mem`.
+---@param addr integer
+---@param n integer
+function batch:read_mem(addr, n) end
+
 ---A system call in flight.
 ---@class provium.Call
 local call = {}
