@@ -135,9 +135,9 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     })?;
     lua.set_named_registry_value(LEAVE_KEY, leave)?;
     let os: Table = lua.globals().get("os")?;
-    os.set("execute", waiting(lua, "os.execute", |lua, state, args| execute(lua, state, args))?)?;
+    os.set("execute", waiting(lua, "os.execute", execute)?)?;
     let io: Table = lua.globals().get("io")?;
-    io.set("popen", waiting(lua, "io.popen", |lua, state, args| popen(lua, state, args))?)
+    io.set("popen", waiting(lua, "io.popen", popen)?)
 }
 
 fn execute(
