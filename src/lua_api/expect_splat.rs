@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::args::Args;
 use super::error::ApiError;
-use super::register::waiting_step;
+use super::register::{waiting, waiting_step};
 use super::stream::{Matcher, matcher};
 use super::test_runner::raised_message;
 use crate::foundation::duration::format_duration;
@@ -56,7 +56,7 @@ pub fn natives(lua: &Lua, table: &Table) -> mlua::Result<()> {
     )?;
     table.raw_set(
         "splat_end",
-        waiting_step(lua, "vm:expect_splat", |lua, _, mut args| {
+        waiting(lua, "vm:expect_splat", |lua, _, mut args| {
             let (vm, shown, timeout, waiting) = {
                 let call = args.this::<Call>()?;
                 (Arc::clone(&call.vm), call.shown.clone(), call.timeout, call.waiting.borrow_mut().take())

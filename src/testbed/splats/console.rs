@@ -34,7 +34,7 @@ pub fn reports_on_console(text: &str) -> Vec<Report> {
 }
 
 /// `[    1.234567] text`, or with the caller's id behind the time: `[    1.234567][    T1] text`.
-fn split_stamp(line: &str) -> (Option<u64>, &str) {
+pub(super) fn split_stamp(line: &str) -> (Option<u64>, &str) {
     let stamp = || {
         let (time, rest) = line.strip_prefix('[')?.split_once(']')?;
         let (seconds, micros) = time.trim_start().split_once('.')?;
