@@ -100,33 +100,12 @@ fn project(files: &[(String, String)]) -> tempfile::TempDir {
     common::directory(&all)
 }
 
-/// Blocks that use a binding which is not there yet.
-fn is_pending(example: &Example, pending: &[String]) -> bool {
-    example.code.iter().any(|(_, line)| pending.iter().any(|name| line.contains(name.as_str())))
-}
-
-/// What the editor's definitions have and the bindings lack.
-fn pending() -> Vec<String> {
-    let names = provium::lua_api::binding_names().unwrap();
-    let short = |name: &str| name.rsplit([':', '.']).next().unwrap_or_default().to_owned();
-    let have: Vec<String> = names.iter().map(|name| short(name)).collect();
-    let lines = provium::lua_api::STUBS.iter().flat_map(|(_, text)| text.lines());
-    let declared = lines.filter_map(|line| line.strip_prefix("function ")?.split('(').next()).map(short);
-    let options = ["rng_seed", "console:read("].map(str::to_owned);
-    options
-        .into_iter()
-        .chain(declared.filter(|name| !have.contains(name)).flat_map(|name| [format!(":{name}("), format!(".{name}(")]))
-        .collect()
-}
-
 #[test]
 fn every_example_runs_and_every_binding_has_one() {
-    let pending = pending();
     let mut files = Vec::new();
     let mut failing = Vec::new();
     for (page, text) in pages() {
         let all = examples(&text).unwrap_or_else(|error| unreachable!("{page}: {error}"));
-        let all: Vec<Example> = all.into_iter().filter(|example| !is_pending(example, &pending)).collect();
         let shared: Vec<&Example> = all.iter().filter(|example| example.kind == Kind::Body).collect();
         if !shared.is_empty() {
             files.push((format!("{page}.test.lua"), shared_file(&page, &shared)));
@@ -154,8 +133,7 @@ fn every_example_runs_and_every_binding_has_one() {
     let called: Vec<&str> = recorded.lines().filter_map(|line| line.split(' ').nth(1)).collect();
     let names = provium::lua_api::binding_names().unwrap();
     let without: Vec<_> = names.iter().filter(|name| !called.contains(name) && !is_luas_own(name)).collect();
-    // While bindings are missing, their examples do not run, which may be the only ones of others.
-    assert!(without.is_empty() || pending.len() > 2, "no example calls {without:?}");
+    assert!(without.is_empty(), "no example calls {without:?}");
 }
 
 /// The record of the whole suite has the examples' calls too.
