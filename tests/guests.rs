@@ -108,7 +108,11 @@ fn a_kernel_report_fails_the_test_that_wants_it_so_and_is_never_silent() {
 #[test]
 fn a_bad_word_on_kernel_reports_is_an_error() {
     let dir = common::directory(&[("tests/a.test.lua", "test('x', {splats = 'sometimes'}, function(t) end)\n")]);
-    common::provium(dir.path(), &["test", "tests"]).expect(1).says(&["meta.splats", "`log` or `fail`", "sometimes"]);
+    common::provium(dir.path(), &["test", "tests"]).expect(1).says(&[
+        "meta.splats",
+        "\"log\" or \"fail\"",
+        "sometimes",
+    ]);
 }
 
 /// A report in the guest's last moment: the agent can't pass it on any more, the console has it.
