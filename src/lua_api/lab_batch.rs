@@ -38,5 +38,19 @@ pub fn methods(class: Class<'_>) -> mlua::Result<Class<'_>> {
                 crate::testbed::shutdown_all(vms).await?;
                 Ok(lab)
             })
+        })?
+        .waits("lab:pause", |_, state, mut args| {
+            let (lab, vms) = vms(&mut args, state)?;
+            Ok(async move {
+                crate::testbed::pause_all(vms).await?;
+                Ok(lab)
+            })
+        })?
+        .waits("lab:resume", |_, state, mut args| {
+            let (lab, vms) = vms(&mut args, state)?;
+            Ok(async move {
+                crate::testbed::resume_all(vms).await?;
+                Ok(lab)
+            })
         })
 }

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::boot::{self, Meeting};
 use super::error::{Death, VmError};
 use super::guest::Guest;
-use super::options::VmOptions;
 use super::running::Running;
 use super::vm::{Down, Unfinished, Vm, VmState};
 use crate::agent_client::AgentError;
@@ -323,41 +322,4 @@ fn discard(stream: &UnixStream) {
     let mut buffer = [0; 64 * 1024];
     // The socket does not block: an error means that it is empty.
     while matches!(socket.read(&mut buffer), Ok(1..)) {}
-}
-
-/// Boots all of `vms` at once; the first error is returned when all have ended.
-///
-/// # Errors
-/// As `Vm::boot`.
-pub async fn boot_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(
-        vms,
-        |vm| async move { if vm.state() == VmState::Booted { Ok(()) } else { vm.boot(VmOptions::default()).await } },
-    )
-    .await
-}
-
-/// Shuts all of `vms` down at once.
-///
-/// # Errors
-/// As `Vm::shutdown`.
-pub async fn shutdown_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(vms, |vm| async move { vm.shutdown().await }).await
-}
-
-async fn all<F>(vms: Vec<Arc<Vm>>, act: impl Fn(Arc<Vm>) -> F) -> Result<(), VmError>
-where
-    F: Future<Output = Result<(), VmError>> + Send + 'static,
-{
-    let mut tasks = tokio::task::JoinSet::new();
-    for vm in vms {
-        tasks.spawn(act(vm));
-    }
-    let mut first = Ok(());
-    while let Some(done) = tasks.join_next().await {
-        if let (Ok(Err(error)), true) = (done, first.is_ok()) {
-            first = Err(error);
-        }
-    }
-    first
 }
