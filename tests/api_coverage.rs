@@ -16,7 +16,6 @@ const CANNOT_FAIL: &[(&str, &str)] = &[
     ("io.stdout:read", "gives nil and why, as Lua's own files do"),
     ("io.stdout:seek", "gives nil and why, as Lua's own files do"),
     ("io.stdout:setvbuf", "nothing is buffered"),
-    ("json.array", "takes any table"),
     ("lab:shutdown", "a guest that does not go down is stopped"),
     ("process:handle", "a value that is there"),
     ("process:pid", "a value that is there"),

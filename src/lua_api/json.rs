@@ -51,6 +51,12 @@ pub fn module(lua: &Lua) -> mlua::Result<Table> {
                 Value::Table(table) => table,
                 other => return Err(args.wrong("values", "a table", &other)),
             };
+            for pair in table.pairs::<Value, Value>() {
+                let (key, _) = pair?;
+                if key.as_integer().is_none_or(|index| index < 1) {
+                    return Err(args.bad("values", &format!("expected indices from 1, found the key {}", short(&key))));
+                }
+            }
             table.set_metatable(Some(lua.named_registry_value(ARRAY_METATABLE)?))?;
             Ok(Value::Table(table))
         })?,
@@ -154,15 +160,92 @@ fn encode_table(lua: &Lua, table: &Table, depth: usize) -> Result<serde_json::Va
             let mut object = Map::new();
             for (key, item) in &entries {
                 let name = match key {
-                    Value::String(text) => text.to_string_lossy(),
+                    Value::String(text) => match text.to_str() {
+                        Ok(text) => text.to_owned(),
+                        Err(_) => return Err(format!("the key {} is not UTF-8", short(key))),
+                    },
                     Value::Integer(_) | Value::Number(_) => short(key),
                     other => return Err(format!("a key that is {} has no JSON form", short(other))),
                 };
-                object.insert(name, encode(lua, item, depth + 1)?);
+                if let Some(clash) = object.insert(name, encode(lua, item, depth + 1)?) {
+                    return Err(format!("two keys become {} (one of them has the value {clash})", short(key)));
+                }
             }
             // Lua's tables have no order; sorted keys make the text the same in every run.
             object.sort_keys();
             Ok(object.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn state() -> Lua {
+        let lua = Lua::new();
+        let array = lua.create_table().unwrap();
+        lua.set_named_registry_value(ARRAY_METATABLE, array).unwrap();
+        lua
+    }
+
+    fn encoded(lua: &Lua, code: &str) -> Result<String, String> {
+        to_json(lua, &lua.load(code).eval::<Value>().unwrap()).map(|json| json.to_string())
+    }
+
+    #[test]
+    fn arrays_objects_and_what_is_neither() {
+        let lua = state();
+        let text = |code| encoded(&lua, code).unwrap();
+        assert_eq!(text("{1, nil, 3, nil, nil}"), "[1,null,3]");
+        assert_eq!(text("{[2] = 'b'}"), "[null,\"b\"]");
+        assert_eq!((text("{}"), text("{a = {}}")), ("{}".to_owned(), "{\"a\":{}}".to_owned()));
+        assert_eq!(text("{[0] = 1, [2] = 2}"), "{\"0\":1,\"2\":2}");
+        assert_eq!(text("{9007199254740993, 1.5, -0.0, true}"), "[9007199254740993,1.5,-0.0,true]");
+        for code in
+            ["{print}", "{[true] = 1}", "{0/0}", "{1/0}", "'\\xff'", "{['\\xff'] = 1}", "{[1] = 1, ['1'] = 2, a = 3}"]
+        {
+            assert!(encoded(&lua, code).is_err(), "{code}");
+        }
+        assert!(encoded(&lua, "(function() local t = {} t.t = t return t end)()").unwrap_err().contains("itself"));
+        assert!(encoded(&lua, "{[1] = 1, [1 << 40] = 2}").unwrap_err().contains("index"));
+    }
+
+    /// JSON without null inside containers, and without integers that wrap.
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(serde_json::Value::from),
+            any::<i64>().prop_map(serde_json::Value::from),
+            any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(serde_json::Value::from),
+            any::<String>().prop_map(serde_json::Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(serde_json::Value::from),
+                proptest::collection::btree_map("[a-z]{1,4}", inner, 0..6)
+                    .prop_map(|entries| serde_json::Value::Object(entries.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_decoded_encodes_to_the_same(json in any_json()) {
+            let lua = state();
+            let value = decode(&lua, json.to_string().as_bytes()).unwrap();
+            prop_assert_eq!(to_json(&lua, &value).unwrap(), json);
+        }
+
+        #[test]
+        fn unsigned_numbers_wrap(number in (1_u64 << 63)..) {
+            let value = decode(&state(), number.to_string().as_bytes()).unwrap();
+            prop_assert_eq!(value, Value::Integer(number.cast_signed()));
+        }
+
+        #[test]
+        fn any_text_is_survived(text in any::<Vec<u8>>()) {
+            let _ = decode(&state(), &text);
         }
     }
 }

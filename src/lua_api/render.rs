@@ -3,12 +3,19 @@
 use std::collections::HashSet;
 use std::ffi::c_void;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use mlua::{Table, Value};
 use similar::{ChangeTag, TextDiff};
 
 /// Longest rendering of a value inside a sentence, in characters.
 const SHORT: usize = 120;
+/// Longer strings than this, in bytes, are not shown whole where they differ.
+const LONG: usize = 16 * 1024;
+/// How much of them is shown on each side of the first difference, in bytes.
+const AROUND: usize = 40;
+/// How long the search for the smallest difference may take.
+const DIFF_TIME: Duration = Duration::from_secs(1);
 
 /// A value inside a sentence: one line, cut where it is long.
 pub fn short(value: &Value) -> String {
@@ -156,12 +163,17 @@ fn equal(left: &Value, right: &Value, assumed: &mut HashSet<(*const c_void, *con
 
 /// The two values, and line by line what differs where either takes more than one line.
 pub fn difference(left: &Value, right: &Value) -> String {
+    if let (Value::String(left), Value::String(right)) = (left, right)
+        && left.as_bytes().len().max(right.as_bytes().len()) > LONG
+    {
+        return long_strings(&left.as_bytes(), &right.as_bytes());
+    }
     let (left, right) = (lines_of(left), lines_of(right));
     if !left.contains('\n') && !right.contains('\n') {
         return format!("  left:  {left}\n  right: {right}");
     }
     let mut out = String::from("  - left, + right\n");
-    let diff = TextDiff::from_lines(&left, &right);
+    let diff = TextDiff::configure().timeout(DIFF_TIME).diff_lines(&left, &right);
     for (index, group) in diff.grouped_ops(3).iter().enumerate() {
         if index > 0 {
             out.push_str("    …\n");
@@ -176,6 +188,18 @@ pub fn difference(left: &Value, right: &Value) -> String {
         }
     }
     out.trim_end().to_owned()
+}
+
+/// Two strings of which at least one is too long to be shown whole: where they part.
+fn long_strings(left: &[u8], right: &[u8]) -> String {
+    let at = left.iter().zip(right).take_while(|(left, right)| left == right).count();
+    let from = at.saturating_sub(AROUND);
+    let excerpt = |bytes: &[u8]| {
+        let cut = &bytes[from..bytes.len().min(at + AROUND)];
+        let (before, after) = (if from > 0 { "…" } else { "" }, if bytes.len() > at + AROUND { "…" } else { "" });
+        format!("{before}{}{after} ({} bytes)", quote(cut), bytes.len())
+    };
+    format!("  first difference at byte {}\n  left:  {}\n  right: {}", at + 1, excerpt(left), excerpt(right))
 }
 
 /// Text with line breaks is compared by its own lines, everything else as it is written in Lua.
@@ -229,6 +253,21 @@ mod tests {
         assert_eq!(difference(&value(&lua, "'a'"), &value(&lua, "1")), "  left:  \"a\"\n  right: 1");
         let text = difference(&value(&lua, "{a = 1, b = 2}"), &value(&lua, "{a = 1, b = 3}"));
         assert_eq!(text, "  - left, + right\n    {\n      a = 1,\n  -   b = 2,\n  +   b = 3,\n    }");
+    }
+
+    #[test]
+    fn of_long_strings_only_where_they_part() {
+        let lua = Lua::new();
+        let text = difference(
+            &value(&lua, "('x'):rep(1 << 20) .. 'a'"),
+            &value(&lua, "('x'):rep(1 << 20) .. 'b' .. ('c'):rep(99)"),
+        );
+        assert!(text.starts_with("  first difference at byte 1048577\n  left:  …\"xxx"), "{text}");
+        assert!(
+            text.contains("xa\" (1048577 bytes)\n  right: …")
+                && text.contains("c\"… (1048676 bytes)")
+                && text.len() < 400
+        );
     }
 
     #[test]

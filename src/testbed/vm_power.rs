@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::boot::{self, Meeting};
 use super::error::{Death, VmError};
 use super::guest::Guest;
-use super::options::VmOptions;
 use super::running::Running;
 use super::vm::{Down, Unfinished, Vm, VmState};
 use crate::agent_client::AgentError;
@@ -325,57 +324,4 @@ fn discard(stream: &UnixStream) {
     let mut buffer = [0; 64 * 1024];
     // The socket does not block: an error means that it is empty.
     while matches!(socket.read(&mut buffer), Ok(1..)) {}
-}
-
-/// Boots all of `vms` at once; the first error is returned when all have ended.
-///
-/// # Errors
-/// As `Vm::boot`.
-pub async fn boot_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(
-        vms,
-        |vm| async move { if vm.state() == VmState::Booted { Ok(()) } else { vm.boot(VmOptions::default()).await } },
-    )
-    .await
-}
-
-/// Shuts all of `vms` down at once.
-///
-/// # Errors
-/// As `Vm::shutdown`.
-pub async fn shutdown_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(vms, |vm| async move { vm.shutdown().await }).await
-}
-
-/// Pauses all of `vms` at once; those that are paused stay so.
-///
-/// # Errors
-/// As `Vm::pause`.
-pub async fn pause_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(vms, |vm| async move { if vm.state() == VmState::Paused { Ok(()) } else { vm.pause().await } }).await
-}
-
-/// Resumes all of `vms` at once; those that run go on.
-///
-/// # Errors
-/// As `Vm::resume`.
-pub async fn resume_all(vms: Vec<Arc<Vm>>) -> Result<(), VmError> {
-    all(vms, |vm| async move { if vm.state() == VmState::Booted { Ok(()) } else { vm.resume().await } }).await
-}
-
-async fn all<F>(vms: Vec<Arc<Vm>>, act: impl Fn(Arc<Vm>) -> F) -> Result<(), VmError>
-where
-    F: Future<Output = Result<(), VmError>> + Send + 'static,
-{
-    let mut tasks = tokio::task::JoinSet::new();
-    for vm in vms {
-        tasks.spawn(act(vm));
-    }
-    let mut first = Ok(());
-    while let Some(done) = tasks.join_next().await {
-        if let (Ok(Err(error)), true) = (done, first.is_ok()) {
-            first = Err(error);
-        }
-    }
-    first
 }
