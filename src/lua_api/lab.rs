@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::{AnyUserData, IntoLua, Lua, MetaMethod, UserData, UserDataFields, UserDataMethods, Value};
+use mlua::{AnyUserData, Function, IntoLua, Lua, MetaMethod, UserData, UserDataFields, UserDataMethods, Value};
 
 use super::args::Args;
 use super::error::ApiError;
 use super::file_state::FileState;
 use super::lab_tree::{FILE, Lab, Layer, Refusal, Thing};
 use super::place;
-use super::register::{Class, class, function};
+use super::register::{CHUNK, Class, class, function, step};
 use super::render::short;
 use super::vm::{VmHandle, options};
 use super::{lab_batch, lab_tools};
@@ -21,6 +21,14 @@ use crate::testbed::Vm;
 const CLASS: &str = "provium.Lab";
 /// Registry key of the function behind `provium.x = y`.
 const ASSIGN_KEY: &str = "provium.Lab.assign";
+/// A setting of `provium`, and what is none.
+const ASSIGN: &str = "
+local timeout, reset_between_tests, refuse = ...
+return function(lab, key, value)
+  if key == 'timeout' then return timeout(lab, value) end
+  if key == 'reset_between_tests' then return reset_between_tests(lab, value) end
+  return refuse(lab, key, value)
+end";
 /// Names that can't be given, since they are called with a dot.
 const RESERVED: &[&str] = &["pack", "unpack", "vm_fixture", "lab_fixture"];
 
@@ -75,9 +83,7 @@ pub fn this(args: &mut Args, state: &FileState) -> Result<Rc<VmLab>, ApiError> {
 impl UserData for LabHandle {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
         fields.add_meta_field("__name", "Lab");
-        fields.add_meta_field_with(MetaMethod::NewIndex.name(), |lua| {
-            lua.named_registry_value::<mlua::Function>(ASSIGN_KEY)
-        });
+        fields.add_meta_field_with(MetaMethod::NewIndex.name(), |lua| lua.named_registry_value::<Function>(ASSIGN_KEY));
     }
 
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
@@ -125,19 +131,30 @@ fn handle(lua: &Lua, thing: Thing<LabVm>) -> mlua::Result<Value> {
 /// # Errors
 /// Those of Lua's allocator.
 pub fn install(lua: &Lua) -> mlua::Result<()> {
-    lua.set_named_registry_value(
-        ASSIGN_KEY,
-        function(lua, "provium.timeout", |_, state, mut args| {
-            let is_root = args.this::<LabHandle>()?.0.is_none();
-            let (key, value) = (args.next(), args.next());
-            lab_tools::assign(state, is_root, &key, &value)
-        })?,
-    )?;
+    let timeout = function(lua, "provium.timeout", |_, state, args| set(state, "timeout", args))?;
+    let reset = function(lua, "provium.reset_between_tests", |_, state, args| set(state, "reset_between_tests", args))?;
+    let refuse = step(lua, "provium.timeout", |_, state, mut args| {
+        let is_root = args.this::<LabHandle>()?.0.is_none();
+        let key = args.next();
+        let name = match &key {
+            Value::String(name) => name.to_string_lossy(),
+            other => short(other),
+        };
+        lab_tools::assign(state, is_root, &name, &args.next())
+    })?;
+    let assign: Function = lua.load(ASSIGN).set_name(CHUNK).call((timeout, reset, refuse))?;
+    lua.set_named_registry_value(ASSIGN_KEY, assign)?;
     let class = creation(Class::new(lua)?)?;
     let class = membership(class)?;
     let class = listings(class)?;
     let class = lab_batch::methods(class)?;
     lab_tools::methods(class)?.store(CLASS)
+}
+
+/// One of the settings is given a value.
+fn set(state: &FileState, name: &str, mut args: Args) -> Result<(), ApiError> {
+    let is_root = args.this::<LabHandle>()?.0.is_none();
+    lab_tools::assign(state, is_root, name, &args.next())
 }
 
 fn creation(class: Class<'_>) -> mlua::Result<Class<'_>> {

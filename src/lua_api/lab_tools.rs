@@ -38,13 +38,9 @@ pub fn property(_: &Lua, state: &FileState, name: &str) -> mlua::Result<Option<V
 ///
 /// # Errors
 /// No such setting, a bad value, or a test runs.
-pub fn assign(state: &FileState, is_root: bool, key: &Value, value: &Value) -> Result<(), ApiError> {
-    let name = match key {
-        Value::String(name) => name.to_string_lossy(),
-        other => short(other),
-    };
-    if !is_root || !SETTINGS.contains(&name.as_str()) {
-        let hint = match suggest::nearest(&name, SETTINGS).filter(|_| is_root) {
+pub fn assign(state: &FileState, is_root: bool, name: &str, value: &Value) -> Result<(), ApiError> {
+    if !is_root || !SETTINGS.contains(&name) {
+        let hint = match suggest::nearest(name, SETTINGS).filter(|_| is_root) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => "provium.timeout and provium.reset_between_tests can be set; members are created with :vm and :lab"
                 .to_owned(),
@@ -56,7 +52,7 @@ pub fn assign(state: &FileState, is_root: bool, key: &Value, value: &Value) -> R
             "provium.{name}: it is for the whole file: set it at file scope\nhint: a test's own time is `meta.timeout`"
         )));
     }
-    match (name.as_str(), value) {
+    match (name, value) {
         ("timeout", Value::Nil) => state.test_timeout.set(None),
         ("timeout", value) => {
             let limit = to_duration(value).map_err(|why| ApiError::new(format!("provium.timeout: {why}")))?;
