@@ -150,7 +150,7 @@ test("a kernel without a serial port speaks on hvc0", function(t)
 end)
 
 test("the agent outlives a guest without memory", function(t)
-  local vm = provium:vm("v", "linux", {memory = "160M"}):boot()
+  local vm = provium:vm("v", "linux", {memory = "256M"}):boot()
   t:assert_eq(vm:run("cat /proc/self/oom_score_adj"):trim(), "0")
   t:assert_eq(vm:run("cat /proc/$(pidof @provium-agent)/oom_score_adj"):assert_ok():trim(), "-1000")
   -- Memory of files is nobody's, so the kernel finds the writer small. Its end frees the file with its mount namespace.
