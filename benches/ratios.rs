@@ -90,6 +90,8 @@ fn bare_arguments(dir: &Path) -> Vec<String> {
     while index + 1 < arguments.len() {
         let value = arguments[index + 1].clone();
         match arguments[index].as_str() {
+            // The directory went with the run.
+            "-D" => arguments[index + 1] = "/dev/null".to_owned(),
             "-initrd" => arguments[index + 1] = guest.initrd.display().to_string(),
             "-append" => {
                 let words = value.split(' ').filter(|word| !word.starts_with("rdinit="));
