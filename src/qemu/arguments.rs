@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::accelerator::Accel;
 
 /// Ports that are left free for devices plugged in later.
-const FREE_PORTS: u8 = 4;
+pub(super) const FREE_PORTS: u8 = 4;
 
 /// The id of the agent's port: QMP tells when something in the guest opens or closes it.
 pub const AGENT_PORT_ID: &str = "agent";

@@ -18,6 +18,7 @@ use super::arguments::{AGENT_PORT_ID, Channels, MachineSpec, arguments};
 use super::console::plain;
 use super::error::{QemuError, QmpError};
 use super::find::QemuBinary;
+use super::hotplug::FreePorts;
 use super::qmp::Qmp;
 use crate::foundation::path_error::describe_io;
 use crate::foundation::process::spawn;
@@ -74,6 +75,7 @@ pub struct HostEnds {
 pub struct QemuProcess {
     watched: Watched,
     qmp: Qmp,
+    ports: FreePorts,
 }
 
 impl QemuProcess {
@@ -107,7 +109,7 @@ impl QemuProcess {
         match Qmp::connect(qmp_stream, AGENT_PORT_ID, GREETING_DEADLINE).await {
             Ok(qmp) => {
                 let ends = HostEnds { agent: agent_ours, serial: serial_ours, virtio: virtio_ours };
-                Ok((Self { watched, qmp }, ends))
+                Ok((Self { watched, qmp, ports: FreePorts::default() }, ends))
             }
             Err(error) => Err(watched.why_not_started(&binary.path, error).await),
         }
@@ -116,6 +118,11 @@ impl QemuProcess {
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.watched.pid
+    }
+
+    /// The ports that devices can be plugged into.
+    pub fn ports(&self) -> &FreePorts {
+        &self.ports
     }
 
     /// The control channel.

@@ -1,6 +1,7 @@
 //! The client: commands with deadlines, and the guest's condition.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,16 +10,31 @@ use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::condition::GuestCondition;
+use super::passing::send_with;
 use super::wire::{LONGEST_LINE, Lines, Message, Refusal, parse};
 use crate::foundation::path_error::describe_io;
 use crate::qemu::error::QmpError;
 
 /// How long a command may take, unless said otherwise.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Events that a slow observer may be behind.
+const EVENTS_KEPT: usize = 256;
+
+/// Something that QEMU told by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QmpEvent {
+    /// QEMU's name of it: `DEVICE_DELETED`.
+    pub name: String,
+    /// `Null` where it has none.
+    pub data: Value,
+}
+
+/// A line to send, and the descriptor that goes with it.
+type Outgoing = (Vec<u8>, Option<OwnedFd>);
 
 type Answer = Result<Value, Refusal>;
 
@@ -32,7 +48,7 @@ pub struct Qmp {
 struct Inner {
     shared: Arc<Shared>,
     /// A writer of its own makes `execute` safe to drop: a line is never half written.
-    lines: mpsc::UnboundedSender<Vec<u8>>,
+    lines: mpsc::UnboundedSender<Outgoing>,
     next_id: AtomicU64,
     tasks: [JoinHandle<()>; 2],
 }
@@ -43,6 +59,7 @@ struct Shared {
     /// The id of the agent's port.
     agent_port: &'static str,
     condition: watch::Sender<GuestCondition>,
+    events: broadcast::Sender<QmpEvent>,
 }
 
 #[derive(Debug)]
@@ -90,6 +107,7 @@ impl Qmp {
             state: Mutex::new(state),
             agent_port,
             condition: watch::Sender::new(GuestCondition::default()),
+            events: broadcast::Sender::new(EVENTS_KEPT),
         });
         let (sender, queue) = mpsc::unbounded_channel();
         let reading = tokio::spawn(Arc::clone(&shared).read(lines));
@@ -112,6 +130,29 @@ impl Qmp {
     /// # Errors
     /// As `execute`.
     pub async fn execute_within(&self, command: &str, arguments: Value, within: Duration) -> Result<Value, QmpError> {
+        self.send(command, arguments, None, within).await
+    }
+
+    /// Gives QEMU a copy of `descriptor`, which other commands then call by `name`; the first that uses it takes it.
+    ///
+    /// # Errors
+    /// As `execute`.
+    pub async fn pass(&self, name: &str, descriptor: OwnedFd) -> Result<(), QmpError> {
+        self.send("getfd", json!({ "fdname": name }), Some(descriptor), DEADLINE).await.map(drop)
+    }
+
+    /// What QEMU tells from now on. An observer that falls far behind is told so by `RecvError::Lagged`.
+    pub fn events(&self) -> broadcast::Receiver<QmpEvent> {
+        self.inner.shared.events.subscribe()
+    }
+
+    async fn send(
+        &self,
+        command: &str,
+        arguments: Value,
+        descriptor: Option<OwnedFd>,
+        within: Duration,
+    ) -> Result<Value, QmpError> {
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let awaited = || format!("`{command}`");
         let (sender, answer) = oneshot::channel();
@@ -121,7 +162,7 @@ impl Qmp {
             .map_err(|reason| QmpError::Closed { awaited: awaited(), reason })?;
         let _forget = Forget { shared: &self.inner.shared, id };
         // A writer that has ended told why, and answers no more.
-        let _ = self.inner.lines.send(line(command, arguments, id));
+        let _ = self.inner.lines.send((line(command, arguments, id), descriptor));
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(Refusal { class, description }))) => {
@@ -224,13 +265,24 @@ impl Shared {
                     changed
                 });
                 self.lock().last = format!("the event `{name}`");
+                // With nobody listening there is nobody to tell.
+                let _ = self.events.send(QmpEvent { name, data });
             }
         }
     }
 
-    async fn write(self: Arc<Self>, mut queue: mpsc::UnboundedReceiver<Vec<u8>>, mut writer: OwnedWriteHalf) {
-        while let Some(line) = queue.recv().await {
-            if let Err(error) = writer.write_all(&line).await {
+    async fn write(self: Arc<Self>, mut queue: mpsc::UnboundedReceiver<Outgoing>, mut writer: OwnedWriteHalf) {
+        while let Some((line, descriptor)) = queue.recv().await {
+            let sent = match descriptor {
+                None => Ok(0),
+                Some(descriptor) => send_with(writer.as_ref(), &line, &descriptor).await,
+            };
+            let rest = sent.map(|count| &line[count.min(line.len())..]);
+            let written = match rest {
+                Ok(rest) => writer.write_all(rest).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = written {
                 return self.end(describe_io(&error));
             }
         }

@@ -2,10 +2,11 @@
 
 mod client;
 mod condition;
+mod passing;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::Qmp;
+pub use client::{Qmp, QmpEvent};
 pub use condition::{GuestCondition, GuestEnd};

@@ -158,3 +158,70 @@ proptest! {
         let _ = parse(&bytes);
     }
 }
+
+#[tokio::test]
+async fn a_descriptor_goes_with_its_line() {
+    use std::io::{Read, Write};
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    let (qmp, fake) = pair().await;
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let passing = tokio::spawn(async move { qmp.pass("card", OwnedFd::from(theirs)).await });
+    let socket = fake.stream.get_ref();
+    let (line, received) = loop {
+        socket.readable().await.unwrap();
+        let got = socket.try_io(tokio::io::Interest::READABLE, || {
+            let (mut bytes, mut control) = ([0_u8; 256], [0_u64; 8]);
+            let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+            // SAFETY: all that the message points to lives during the call; a descriptor that came is this test's own.
+            unsafe {
+                let mut message: libc::msghdr = std::mem::zeroed();
+                message.msg_iov = &raw mut part;
+                message.msg_iovlen = 1;
+                message.msg_control = control.as_mut_ptr().cast();
+                message.msg_controllen = 64;
+                let count = libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC);
+                let count = usize::try_from(count).map_err(|_| std::io::Error::last_os_error())?;
+                let header = libc::CMSG_FIRSTHDR(&raw const message);
+                let fd = std::ptr::read_unaligned(libc::CMSG_DATA(header).cast::<i32>());
+                Ok((bytes[..count].to_vec(), OwnedFd::from_raw_fd(fd)))
+            }
+        });
+        match got {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            got => break got.unwrap(),
+        }
+    };
+    let command: Value = serde_json::from_slice(&line).unwrap();
+    assert_eq!((&command["execute"], &command["arguments"]["fdname"]), (&json!("getfd"), &json!("card")));
+    let mut fake = fake;
+    fake.say(json!({"return": {}, "id": command["id"]})).await;
+    passing.await.unwrap().unwrap();
+    std::fs::File::from(received).write_all(b"hi").unwrap();
+    let mut heard = [0; 2];
+    ours.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"hi");
+}
+
+#[tokio::test]
+async fn unplugging_waits_for_the_guest() {
+    let (qmp, mut fake) = pair().await;
+    let serve = async {
+        let command = fake.hear().await;
+        assert_eq!((&command["execute"], &command["arguments"]["id"]), (&json!("device_del"), &json!("nic0")));
+        fake.say(json!({"return": {}, "id": command["id"]})).await;
+        fake.say(json!({"event": "DEVICE_DELETED", "data": {"path": "/machine/peripheral/nic0/virtio-backend"}})).await;
+        fake.say(json!({"event": "DEVICE_DELETED", "data": {"device": "nic0", "path": "/machine/peripheral/nic0"}}))
+            .await;
+        fake
+    };
+    let (gone, mut fake) = tokio::join!(crate::qemu::hotplug::unplug(&qmp, "nic0", LONG), serve);
+    gone.unwrap();
+    let serve = async {
+        let command = fake.hear().await;
+        fake.say(json!({"return": {}, "id": command["id"]})).await;
+        fake
+    };
+    let (refused, _fake) = tokio::join!(crate::qemu::hotplug::unplug(&qmp, "nic0", SHORT), serve);
+    assert!(matches!(refused, Err(QmpError::Deadline { .. })), "{refused:?}");
+}
