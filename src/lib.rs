@@ -26,4 +26,6 @@ pub mod run_events;
 #[cfg(feature = "host")]
 pub mod scheduler;
 #[cfg(feature = "host")]
+pub mod switch;
+#[cfg(feature = "host")]
 pub mod testbed;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Every room, its layer, and the rooms of its own or a lower layer that it may not use all the same.
-const ROOMS: [(&str, u32); 13] = [
+const ROOMS: [(&str, u32); 14] = [
     ("foundation", 0),
     ("project", 1),
     ("run_events", 1),
@@ -15,6 +15,7 @@ const ROOMS: [(&str, u32); 13] = [
     ("agent_client", 2),
     ("qemu", 2),
     ("nix_realiser", 2),
+    ("switch", 2),
     ("testbed", 3),
     ("lua_api", 4),
     ("scheduler", 4),
@@ -25,9 +26,11 @@ const ROOMS: [(&str, u32); 13] = [
 /// What each room may import; a room of layer 2 knows one protocol at most, so that it can be tested alone.
 fn allowed(room: &str) -> &'static [&'static str] {
     match room {
-        "project" | "run_events" | "agent_protocol" | "qemu" | "nix_realiser" => &["foundation"],
+        "project" | "run_events" | "agent_protocol" | "qemu" | "nix_realiser" | "switch" => &["foundation"],
         "guest_agent" | "agent_client" => &["foundation", "agent_protocol"],
-        "testbed" => &["foundation", "project", "run_events", "agent_protocol", "agent_client", "qemu", "nix_realiser"],
+        "testbed" => {
+            &["foundation", "project", "run_events", "agent_protocol", "agent_client", "qemu", "nix_realiser", "switch"]
+        }
         "lua_api" => &["foundation", "project", "run_events", "agent_protocol", "testbed"],
         "scheduler" => &["foundation", "project", "run_events"],
         "reporters" => &["foundation", "run_events"],
@@ -39,6 +42,7 @@ fn allowed(room: &str) -> &'static [&'static str] {
             "agent_client",
             "qemu",
             "nix_realiser",
+            "switch",
             "testbed",
             "lua_api",
             "scheduler",

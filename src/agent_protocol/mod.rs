@@ -16,12 +16,12 @@ pub use frame::{FrameError, HEADER, Incoming, LARGEST_PAYLOAD};
 pub(crate) use message::tests::{golden_to_guest, golden_to_host};
 pub use message::{Hello, OpError, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
 pub use ops::{
-    Button, DirEntry, EntryType, FileStat, IoctlArgument, IoctlRequest, Nested, Op, OpReply, OpenRequest,
-    SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor, Whence,
+    Button, Card, CardRoute, DirEntry, EntryType, FileStat, IoctlArgument, IoctlRequest, Nested, Op, OpReply,
+    OpenRequest, SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor, Whence,
 };
 
 /// Version of the protocol; both ends must have the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// Name of the virtio-serial port that the agent speaks on.
 pub const PORT_NAME: &str = "org.provium.agent";
 /// Largest piece of a process's input or output in one frame, in bytes.

@@ -70,6 +70,8 @@ pub enum Op {
         /// The link itself.
         path: Vec<u8>,
     },
+    /// Gives names addresses: replaces what an earlier one of these put into `/etc/hosts`.
+    SetHosts(String),
 }
 
 /// What an [`Op`] came to.
@@ -285,6 +287,36 @@ pub enum WaitFor {
     File(Vec<u8>),
     /// Something listens on this TCP port.
     Port(u16),
+    /// A network card is there; it is then set up as said.
+    Card(Card),
+}
+
+/// How a network card is to be set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// The hardware address by which it is known.
+    pub mac: [u8; 6],
+    /// The hardware address that it gets, where it is to have another one.
+    pub new_mac: Option<[u8; 6]>,
+    /// The largest packet.
+    pub mtu: u32,
+    /// Its addresses: 4 or 16 bytes, and the bits of the network's part. Others of these families are removed.
+    pub addresses: Vec<(Vec<u8>, u8)>,
+    /// What is reached over it.
+    pub routes: Vec<CardRoute>,
+    /// What is no longer reached over it.
+    pub ended_routes: Vec<CardRoute>,
+}
+
+/// A network behind another machine of a card's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardRoute {
+    /// The network: 4 or 16 bytes.
+    pub to: Vec<u8>,
+    /// The bits of its part of the address; 0 is all the world.
+    pub prefix: u8,
+    /// The machine: as many bytes.
+    pub via: Vec<u8>,
 }
 
 /// One entry of a directory.

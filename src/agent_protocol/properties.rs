@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent_protocol::{
-    Button, EntryType, FileStat, HEADER, Incoming, IoctlArgument, LARGEST_PAYLOAD, Nested, OpenRequest, Whence,
+    Button, Card, CardRoute, EntryType, FileStat, HEADER, Incoming, IoctlArgument, LARGEST_PAYLOAD, Nested,
+    OpenRequest, Whence,
 };
 
 type Bytes = Vec<u8>;
@@ -69,6 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         any::<String>().prop_map(Op::UnloadModule),
         Just(Op::WatchPowerButton),
         any::<(Bytes, Bytes)>().prop_map(|(target, path)| Op::Symlink { target, path }),
+        any::<String>().prop_map(Op::SetHosts),
     ]
 }
 
@@ -98,7 +100,23 @@ fn tail() -> impl Strategy<Value = ToGuest> {
 }
 
 fn to_guest() -> impl Strategy<Value = ToGuest> {
-    let wait = prop_oneof![any::<Bytes>().prop_map(WaitFor::File), any::<u16>().prop_map(WaitFor::Port)];
+    let route = any::<(Bytes, u8, Bytes)>().prop_map(|(to, prefix, via)| CardRoute { to, prefix, via });
+    let routes = prop::collection::vec(route, 0..3);
+    let card = (any::<[u8; 6]>(), any::<Option<[u8; 6]>>(), any::<u32>(), any::<Vec<(Bytes, u8)>>(), routes).prop_map(
+        |(mac, new_mac, mtu, addresses, routes)| Card {
+            mac,
+            new_mac,
+            mtu,
+            addresses,
+            ended_routes: routes.clone(),
+            routes,
+        },
+    );
+    let wait = prop_oneof![
+        any::<Bytes>().prop_map(WaitFor::File),
+        any::<u16>().prop_map(WaitFor::Port),
+        card.prop_map(WaitFor::Card)
+    ];
     let processes = prop_oneof![
         Just(ToGuest::Ping),
         run_request().prop_map(ToGuest::Run),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::agent_protocol::{EntryType, IoctlArgument, LARGEST_PAYLOAD, Nested};
+use crate::agent_protocol::{Card, CardRoute, EntryType, IoctlArgument, LARGEST_PAYLOAD, Nested};
 
 fn run_request() -> RunRequest {
     RunRequest {
@@ -16,7 +16,7 @@ fn run_request() -> RunRequest {
 
 fn hello() -> Hello {
     Hello {
-        version: 2,
+        version: 3,
         nonce: [0xa5; 16],
         arch: "x".to_owned(),
         kernel_release: "6.1".to_owned(),
@@ -29,6 +29,14 @@ fn hello() -> Hello {
 
 /// Messages to the guest with their wire forms, each kind at least once.
 pub(crate) fn golden_to_guest() -> Vec<(ToGuest, &'static [u8])> {
+    let card = Card {
+        mac: [1, 2, 3, 4, 5, 6],
+        new_mac: None,
+        mtu: 1500,
+        addresses: vec![(vec![10, 0, 0, 2], 24)],
+        routes: vec![CardRoute { to: vec![0], prefix: 0, via: vec![10, 0, 0, 1] }],
+        ended_routes: Vec::new(),
+    };
     let stat = Op::Stat { path: b"/a".to_vec(), follow: true };
     let call = SyscallRequest {
         number: 39,
@@ -71,6 +79,7 @@ pub(crate) fn golden_to_guest() -> Vec<(ToGuest, &'static [u8])> {
             ToGuest::Op(Op::Symlink { target: b"t".to_vec(), path: b"/l".to_vec() }),
             &[6, 0, 0, 0, 5, 1, 0, 0, 12, 14, 1, b't', 2, b'/', b'l'],
         ),
+        (ToGuest::Op(Op::SetHosts("h".to_owned())), &[3, 0, 0, 0, 5, 1, 0, 0, 12, 15, 1, b'h']),
         (ToGuest::FileRead { fd: 3, count: Some(300) }, &[4, 0, 0, 0, 5, 1, 0, 0, 13, 6, 1, 172, 2]),
         (ToGuest::FileWrite(3), &[1, 0, 0, 0, 5, 1, 0, 0, 14, 6]),
         (ToGuest::ListDir(b"/".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 15, b'/']),
@@ -87,6 +96,13 @@ pub(crate) fn golden_to_guest() -> Vec<(ToGuest, &'static [u8])> {
         (ToGuest::Ioctl(ioctl), &[9, 0, 0, 0, 5, 1, 0, 0, 20, 6, 129, 168, 1, 1, 1, 9, 0, 0]),
         (ToGuest::ReadMemory { address: 128, count: 1 }, &[3, 0, 0, 0, 5, 1, 0, 0, 21, 128, 1, 1]),
         (ToGuest::Wait(WaitFor::Port(80)), &[2, 0, 0, 0, 5, 1, 0, 0, 22, 1, 80]),
+        (
+            ToGuest::Wait(WaitFor::Card(card)),
+            &[
+                27, 0, 0, 0, 5, 1, 0, 0, 22, 2, 1, 2, 3, 4, 5, 6, 0, 220, 11, 1, 4, 10, 0, 0, 2, 24, 1, 1, 0, 0, 4, 10,
+                0, 0, 1, 0,
+            ],
+        ),
         (ToGuest::Sleep(5), &[1, 0, 0, 0, 5, 1, 0, 0, 23, 5]),
         (
             ToGuest::LoadModule { name: "m".to_owned(), params: "a=1".to_owned() },
@@ -105,7 +121,7 @@ pub(crate) fn golden_to_host() -> Vec<(ToHost, &'static [u8])> {
         (
             ToHost::Hello(hello()),
             &[
-                30, 0, 0, 0, 5, 1, 0, 0, 129, 2, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165,
+                30, 0, 0, 0, 5, 1, 0, 0, 129, 3, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165, 165,
                 165, 165, 1, b'x', 3, b'6', b'.', b'1', 7, 128, 1, 0, 1, 1, b'n',
             ],
         ),

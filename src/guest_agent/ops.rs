@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::content::{Buffers, Pace};
 use super::files::{self, Target, Writing};
+use super::hosts;
 use super::interrupt::{Interrupts, Working};
 use super::modules::{self, Loading};
 use super::out::{Out, refusal};
@@ -238,6 +239,7 @@ impl Ops {
             Op::Unlink(path) => paths::unlink(&path),
             Op::Rename { from, to } => paths::rename(&from, &to),
             Op::Symlink { target, path } => paths::symlink(&target, &path),
+            Op::SetHosts(text) => hosts::set(&text),
             Op::Seek { fd, offset, whence } => {
                 let whence = match whence {
                     Whence::Set => libc::SEEK_SET,

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::network;
 use super::ops::Shared;
 use super::out::{Out, refusal};
 use super::sys::{self, c_string, check};
@@ -39,6 +40,11 @@ pub fn wait(request: u32, what: WaitFor, proc: Option<OwnedFd>, shared: &Arc<Sha
             }
             Ok(true)
         }),
+        WaitFor::Card(card) => {
+            let [a, b, c, d, e, f] = card.mac;
+            let subject = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+            start(request, shared, "nic", subject.as_bytes(), move |pause| network::set_up(&card, proc.as_ref(), pause))
+        }
     }
 }
 
@@ -106,13 +112,13 @@ impl Follow for Wait {
 }
 
 /// The waiting thread's end: the pipe is broken once the request was given up.
-struct Pause {
+pub(super) struct Pause {
     told: OwnedFd,
 }
 
 impl Pause {
     /// Waits for `time`, or until `also` is readable. False once the request was given up.
-    fn elapse(&self, time: Duration, also: Option<&OwnedFd>) -> io::Result<bool> {
+    pub(super) fn elapse(&self, time: Duration, also: Option<&OwnedFd>) -> io::Result<bool> {
         let mut entries = [
             libc::pollfd { fd: self.told.as_raw_fd(), events: 0, revents: 0 },
             libc::pollfd { fd: also.map_or(-1, AsRawFd::as_raw_fd), events: libc::POLLIN, revents: 0 },
