@@ -123,13 +123,7 @@ fn a_build_command_ends_with_provium() {
         unsafe { libc::kill(i32::try_from(child.id()).unwrap(), signal) };
         let status = child.wait().unwrap();
         assert_eq!(status.code(), (signal != libc::SIGKILL).then_some(130));
-        let stat = Path::new("/proc").join(pid.to_string()).join("stat");
-        let alive = || std::fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z") && !text.contains(") X"));
-        let begun = std::time::Instant::now();
-        while alive() {
-            assert!(begun.elapsed() < std::time::Duration::from_secs(30), "process {pid} outlives signal {signal}");
-            std::thread::yield_now();
-        }
+        common::wait_for_end_of(&pid.to_string());
     }
 }
 

@@ -72,16 +72,12 @@ mod tests {
             line.clear();
             assert!(output.read_line(&mut line).unwrap() > 0, "no word of the sleeper");
         }
-        let sleeper: u32 = line.split("sleeper ").nth(1).unwrap().trim().parse().unwrap();
+        let sleeper = line.split("sleeper ").nth(1).unwrap().trim();
         child.kill().unwrap();
         child.wait().unwrap();
         // The sleeper holds this pipe too: its end is the sleeper's.
         output.read_to_end(&mut Vec::new()).unwrap();
-        // It may still be on its way out, and nobody but the system may collect it.
-        let state = || std::fs::read_to_string(format!("/proc/{sleeper}/stat")).unwrap_or_default();
-        while !(state().is_empty() || state().contains(") Z")) {
-            std::thread::yield_now();
-        }
+        crate::foundation::process::wait_for_end_of(sleeper);
     }
 
     #[test]

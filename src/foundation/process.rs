@@ -84,6 +84,19 @@ fn spawner() -> io::Result<mpsc::Sender<Job>> {
         .map_err(io::Error::other)
 }
 
+/// For tests: waits until process `id` has ended, be it collected or not. A killed process is not gone at once, and nobody
+/// but its parent may wait for it properly.
+#[cfg(test)]
+pub fn wait_for_end_of(id: &str) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let state = || std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let ended = |state: &str| state.is_empty() || state.contains(") Z") || state.contains(") X");
+    while !ended(&state()) {
+        assert!(std::time::Instant::now() < deadline, "process {id} lives on: {}", state());
+        std::thread::yield_now();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,9 @@ const SHOWN: usize = 200;
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LATER_LOOKS: Duration = Duration::from_millis(20);
 
+/// How long a typist whom the console never lets be waits at most, in silences.
+const MOST_SILENCES: u32 = 10;
+
 /// One of the guest's consoles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsolePort {
@@ -68,6 +71,8 @@ struct Inner {
     readers: Vec<Arc<ByteStream>>,
     /// Where the next `expect` begins.
     cursor: u64,
+    /// When it said something last.
+    spoke: Option<Instant>,
 }
 
 /// A console.
@@ -100,7 +105,7 @@ impl Console {
         let log = File::options().read(true).write(true).create(true).truncate(true).open(&path).at("create", &path)?;
         let socket = stream.try_clone().at("use the console of", &path)?;
         let stream = UnixStream::from_std(stream).at("use the console of", &path)?;
-        let inner = Inner { log, scanner: LineScanner::default(), readers: Vec::new(), cursor: 0 };
+        let inner = Inner { log, scanner: LineScanner::default(), readers: Vec::new(), cursor: 0, spoke: None };
         let console = Arc::new(Self {
             stream,
             socket,
@@ -146,6 +151,7 @@ impl Console {
         // A full disk loses the log, not the guest.
         let kept = inner.log.write_all(bytes).is_ok();
         let omens = inner.scanner.look(bytes);
+        inner.spoke = Some(Instant::now());
         inner.readers.retain(|reader| reader.push(bytes.to_vec()));
         self.heard.send_modify(|heard| {
             if kept {
@@ -294,13 +300,16 @@ impl Console {
         file.take(length.saturating_sub(at)).read_to_end(unread).at("read", &self.path).map(drop)
     }
 
-    /// Writes all of `bytes` and waits until QEMU has taken them, which it does as the guest's device has room.
+    /// Writes all of `bytes` and waits until QEMU has taken them, which it does as the guest's device has room. Begins once
+    /// the console was silent for `silence`, as somebody does who reads a prompt before typing: many programs prompt first,
+    /// and only then switch off the echo and drop what was typed before.
     ///
     /// # Errors
     /// A guest that does not read in time (what was written stays under way), a QEMU that is gone.
-    pub async fn write(&self, bytes: &[u8], timeout: Duration) -> Result<(), WriteError> {
+    pub async fn write(&self, bytes: &[u8], silence: Duration, timeout: Duration) -> Result<(), WriteError> {
         let work = async {
             let _one_at_a_time = self.writing.lock().await;
+            self.wait_for_silence(silence).await;
             let mut rest = bytes;
             while !rest.is_empty() {
                 self.stream.writable().await.map_err(|_| WriteError::Ended)?;
@@ -322,6 +331,18 @@ impl Console {
             Ok(())
         };
         tokio::time::timeout(timeout, work).await.unwrap_or(Err(WriteError::Full))
+    }
+
+    async fn wait_for_silence(&self, silence: Duration) {
+        let patience = Instant::now() + silence * MOST_SILENCES;
+        loop {
+            let spoke = self.take().spoke;
+            let until = spoke.map_or(patience, |spoke| spoke + silence).min(patience);
+            if spoke.is_none() || until <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     /// Whether QEMU has not read yet all that was written.
@@ -351,6 +372,7 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
+    const SILENCE: Duration = Duration::from_millis(20);
 
     fn find(needle: &'static str) -> impl FnMut(&[u8]) -> Result<Option<usize>, String> {
         move |bytes| Ok(memchr::memmem::find(bytes, needle.as_bytes()).map(|at| at + needle.len()))
@@ -401,20 +423,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_write_waits_for_a_silence_but_not_for_ever() {
+        let (console, mut guest, _dir) = console();
+        guest.write_all(b"Password: ").unwrap();
+        let mut reader = guest.try_clone().unwrap();
+        let reading = std::thread::spawn(move || reader.read_exact(&mut [0]));
+        let begun = Instant::now();
+        console.write(b"x", SILENCE, LONG).await.unwrap();
+        assert!(begun.elapsed() >= SILENCE);
+        reading.join().unwrap().unwrap();
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let talker = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    guest.write_all(b".").unwrap();
+                }
+                guest.read_exact(&mut [0]).unwrap();
+            }
+        });
+        tokio::time::timeout(LONG, console.wait_for_silence(SILENCE)).await.unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        console.write(b"x", SILENCE, LONG).await.unwrap();
+        talker.join().unwrap();
+    }
+
+    #[tokio::test]
     async fn a_write_waits_until_it_is_taken() {
         let (console, mut guest, _dir) = console();
-        let full = console.write(b"abc", Duration::from_millis(50)).await;
+        let full = console.write(b"abc", SILENCE, Duration::from_millis(50)).await;
         assert_eq!(full, Err(WriteError::Full));
         let reading = std::thread::spawn(move || {
             let mut buffer = [0; 6];
             guest.read_exact(&mut buffer).unwrap();
             (buffer, guest)
         });
-        console.write(b"def", LONG).await.unwrap();
+        console.write(b"def", SILENCE, LONG).await.unwrap();
         let (buffer, guest) = reading.join().unwrap();
         assert_eq!(&buffer, b"abcdef");
         drop(guest);
-        assert_eq!(console.write(b"x", LONG).await, Err(WriteError::Ended));
+        assert_eq!(console.write(b"x", SILENCE, LONG).await, Err(WriteError::Ended));
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ use crate::foundation::duration::format_duration;
 const EXPECT: Duration = Duration::from_secs(30);
 /// How long `write` waits, before the accelerator's factor.
 const WRITE: Duration = Duration::from_secs(10);
+/// How long a console must have been silent before something is typed, before the accelerator's factor.
+const SILENCE: Duration = Duration::from_millis(50);
 /// How much of what came last an error shows, in bytes.
 const SHOWN: usize = 200;
 
@@ -71,7 +73,7 @@ impl Vm {
         result.map_err(|(port, error)| self.console_error(port, &format!("expect {shown}"), error.to_string()))
     }
 
-    /// Writes to a console and waits until QEMU has taken all of it.
+    /// Writes to a console once it is silent, and waits until QEMU has taken all of it.
     ///
     /// # Errors
     /// A machine without a QEMU, a guest that does not read.
@@ -84,7 +86,7 @@ impl Vm {
         let running = self.with_qemu("console:write")?;
         let timeout = timeout.unwrap_or_else(|| self.scaled(WRITE));
         let (port, console) = running.consoles().get(port);
-        let why = match console.write(bytes, timeout).await {
+        let why = match console.write(bytes, self.scaled(SILENCE), timeout).await {
             Ok(()) => return Ok(()),
             Err(WriteError::Ended) => "QEMU is gone".to_owned(),
             Err(WriteError::Full) => format!(

@@ -178,6 +178,18 @@ pub fn test_done<'a>(events: &'a [Value], name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no test_done of `{name}`"))
 }
 
+/// Waits until process `id` has ended, be it collected or not: a killed process is not gone at once.
+#[track_caller]
+pub fn wait_for_end_of(id: &str) {
+    let begun = std::time::Instant::now();
+    let state = || std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let ended = |state: &str| state.is_empty() || state.contains(") Z") || state.contains(") X");
+    while !ended(&state()) {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "process {id} lives on: {}", state());
+        std::thread::yield_now();
+    }
+}
+
 /// QEMU processes that hold `needle` in their command line.
 pub fn qemu_processes(needle: &str) -> Vec<String> {
     let mut found = Vec::new();

@@ -86,10 +86,17 @@ test("io.popen writes", function(t)
 end)
 
 test("programs wait side by side in parallel", function(t)
-  local order = {}
+  local order, sign = {}, os.tmpname()
   parallel(
-    function() os.execute("sleep 0.3"); order[#order + 1] = "slow" end,
-    function() order[#order + 1] = io.popen("sleep 0.05; echo quick"):read() end)
+    function()
+      assert(os.execute("until [ -s " .. sign .. " ]; do sleep 0.01; done"))
+      order[#order + 1] = "slow"
+    end,
+    function()
+      order[#order + 1] = io.popen("sleep 0.05; echo quick"):read()
+      io.open(sign, "w"):write("go"):close()
+    end)
+  os.remove(sign)
   t:assert_eq(order, {"quick", "slow"})
 end)
 

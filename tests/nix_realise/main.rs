@@ -3,6 +3,8 @@
 #![cfg(feature = "host")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod fake_nix;
 mod real_nix;
 mod support;

@@ -9,19 +9,27 @@ local function raises(t, part, fn)
   return err
 end
 
+-- busybox prints the prompt for a password, then drops what was typed, and then switches the echo off.
+local function unechoed()
+  wait_until(function() return vm:run("stty -a < /dev/ttyS0").stdout:find(" -echo ", 1, true) end)
+end
+
 test("a login prompt is answered", function(t)
   local console = vm:console()
   vm:run("setsid getty -L 115200 ttyS0 vt100 < /dev/null > /dev/null 2>&1 &"):assert_ok()
   console:expect("login: ")
   console:write("alice\n")
   console:expect("Password: ")
+  unechoed()
   console:write("wrong\n")
   console:expect("Login incorrect")
   console:expect("login: ")
   console:write("alice\n")
   console:expect("Password: ")
+  unechoed()
   console:write("password\n", {timeout = "1m"})
-  console:expect({pattern = "[$#] $"})
+  -- Behind its prompt the shell asks the terminal where the cursor is.
+  console:expect({pattern = "~ [$#] "})
   local stream = console:read()
   console:write("echo $((6*7)) $(id -un)\n")
   t:assert_contains(stream:read_until("42 alice"), "echo $((6*7))")
@@ -60,7 +68,7 @@ test("a stream brings what comes from now on, to its end", function(t)
   vm:run("echo earlier > /dev/ttyS0")
   vm:console():expect("earlier")
   local stream = vm:console():read()
-  t:assert_eq(stream:creation_site().line, 62)
+  t:assert_eq(stream:creation_site().line, 70)
   vm:run("echo later > /dev/ttyS0")
   t:assert_eq(stream:read_until("later"), "later")
   stream:close()
