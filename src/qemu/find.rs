@@ -147,6 +147,8 @@ mod tests {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, format!("#!/bin/sh\necho 'QEMU emulator version {version}'\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // A program that another thread's child still holds open for writing can't be run; wait for that to pass.
+        while std::process::Command::new(&path).output().is_err() {}
         path
     }
 

@@ -111,29 +111,6 @@ pub fn write(overlay: &[u8], user: Option<&Path>, to: &Path) -> Result<(), QemuE
     Ok(())
 }
 
-/// Reads the agent's program and checks that it runs in any guest: a static ELF file.
-///
-/// # Errors
-/// Not there, no program, or one that needs a loader.
-pub fn read_agent(path: &Path) -> Result<Vec<u8>, QemuError> {
-    use object::read::elf::{FileHeader, ProgramHeader};
-    let content = std::fs::read(path).at("read the guest agent", path)?;
-    let bad = |why: &str| {
-        QemuError::Image(format!(
-            "`{}` can't be the guest agent: {why}\nhint: build it with the project's own `.cargo/config.toml`, without RUSTFLAGS",
-            path.display()
-        ))
-    };
-    let header = object::elf::FileHeader64::<object::Endianness>::parse(&*content)
-        .map_err(|_| bad("it is not a 64-bit ELF program"))?;
-    let endian = header.endian().map_err(|_| bad("its ELF header is broken"))?;
-    let segments = header.program_headers(endian, &*content).map_err(|_| bad("its ELF header is broken"))?;
-    if segments.iter().any(|segment| segment.p_type(endian) == object::elf::PT_INTERP) {
-        return Err(bad("it is linked dynamically, and the guest may not have its libraries"));
-    }
-    Ok(content)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,11 +166,5 @@ mod tests {
             write(b"overlay", Some(&file), &to).unwrap();
             assert_eq!(std::fs::read(&to).unwrap(), [b"overlay", begin, b"rest"].concat());
         }
-    }
-
-    #[test]
-    fn a_dynamic_agent_is_refused() {
-        let text = read_agent(Path::new("/bin/sh")).unwrap_err().to_string();
-        assert!(text.contains("linked dynamically"), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! QEMU: which one, its command line, its process, QMP, and what it boots.
 
 mod accelerator;
+mod agent_program;
 mod arguments;
 pub mod console;
 mod error;
@@ -13,6 +14,7 @@ mod process;
 mod qmp;
 
 pub use accelerator::{Accel, AccelRequest, ChosenAccel, choose};
+pub use agent_program::read_agent;
 pub use arguments::{AGENT_PORT_ID, Channels, MachineSpec, arguments};
 pub use error::{QemuError, QmpError};
 pub use find::{Candidates, QemuBinary, Version, find};

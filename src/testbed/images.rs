@@ -126,7 +126,7 @@ impl ImageCache {
             files: files.collect(),
             hostname: options.hostname.clone(),
         };
-        let program = initrd::read_agent(agent).map_err(|error| ("agent", error))?;
+        let program = qemu::read_agent(agent).map_err(|error| ("agent", error))?;
         let entry =
             |path: &str, mode, content| initrd::Entry { path: path.trim_start_matches('/').to_owned(), mode, content };
         let mut entries = vec![entry(LAUNCHER_PATH, 0o755, program), entry(PLAN_PATH, 0o600, plan.encode())];
