@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::error::AgentError;
 use super::mailbox::{Backlog, Mailbox, Sender, mailbox};
 use super::turn::{Ticket, Turn};
-use crate::agent_protocol::{Hello, Incoming, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
+use crate::agent_protocol::{Hello, Incoming, Op, OpReply, PROTOCOL_VERSION, ToGuest, ToHost, Wake};
 
 /// How many frames may wait to be written; a sender waits past that.
 const WAITING_FRAMES: usize = 16;
@@ -141,7 +141,44 @@ where
     W: AsyncWrite + Unpin + Send + 'static,
 {
     let mut incoming = Incoming::default();
-    let hello = match next_message(&mut reader, &mut incoming, || ()).await? {
+    let hello = first_hello(&mut reader, &mut incoming).await?;
+    writer.write_all(&hello.nonce).await.map_err(|error| AgentError::Closed(error.to_string()))?;
+    Ok(start(reader, writer, incoming, hello, 1))
+}
+
+/// Ends the quiet of an agent, over the channel it had or that of a clone: `nonce` is what it waits for. The caller bounds how
+/// long. Besides the agent, what did not work in the guest and may matter.
+///
+/// # Errors
+/// A connection that ends, an agent of another version, bytes that are no messages.
+pub async fn wake(
+    stream: UnixStream,
+    nonce: [u8; 16],
+    wake: Wake,
+) -> Result<(AgentClient, Hello, Vec<String>), AgentError> {
+    const REQUEST: u32 = 1;
+    let (mut reader, mut writer) = stream.into_split();
+    // In one piece: one way there and one back.
+    let mut first = nonce.to_vec();
+    ToGuest::Op(Op::Wake(wake)).encode(REQUEST, &mut first);
+    writer.write_all(&first).await.map_err(|error| AgentError::Closed(error.to_string()))?;
+    let mut incoming = Incoming::default();
+    let hello = first_hello(&mut reader, &mut incoming).await?;
+    let notices = match next_message(&mut reader, &mut incoming, || ()).await? {
+        (REQUEST, ToHost::Reply(OpReply::Notices(notices))) => notices,
+        (REQUEST, ToHost::Failed(error)) => return Err(AgentError::Op(error)),
+        (_, other) => {
+            return Err(AgentError::Closed(format!("expected the agent to wake up, found {}", other.describe())));
+        }
+    };
+    let (client, tasks) = start(reader, writer, incoming, hello, REQUEST + 1);
+    *client.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+    let hello = client.hello().clone();
+    Ok((client, hello, notices))
+}
+
+async fn first_hello(reader: &mut (impl AsyncRead + Unpin), incoming: &mut Incoming) -> Result<Hello, AgentError> {
+    let hello = match next_message(reader, incoming, || ()).await? {
         (_, ToHost::Hello(hello)) => hello,
         (_, other) => {
             return Err(AgentError::Closed(format!("expected the agent's hello, found {}", other.describe())));
@@ -150,11 +187,19 @@ where
     if hello.version != PROTOCOL_VERSION {
         return Err(AgentError::Version { found: hello.version });
     }
-    writer.write_all(&hello.nonce).await.map_err(|error| AgentError::Closed(error.to_string()))?;
+    Ok(hello)
+}
+
+/// Starts the tasks of a connection whose hello has come; `next` is the number of the next request.
+fn start<R, W>(reader: R, writer: W, incoming: Incoming, hello: Hello, next: u32) -> (AgentClient, Tasks<R, W>)
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
     let (frames, queue) = mpsc::channel(WAITING_FRAMES);
     let shared = Arc::new(Shared {
         waiting: Mutex::new(Waiting { requests: HashMap::new(), ended: None }),
-        next: AtomicU32::new(1),
+        next: AtomicU32::new(next),
         frames,
         backlog: Arc::default(),
         hello,
@@ -165,7 +210,7 @@ where
     });
     let reading = tokio::spawn(read(reader, incoming, Arc::clone(&shared), shared.stop.subscribe()));
     let writing = tokio::spawn(write(writer, queue, Arc::downgrade(&shared), shared.stop.subscribe()));
-    Ok((AgentClient { shared, turn: None }, Tasks { reading, writing }))
+    (AgentClient { shared, turn: None }, Tasks { reading, writing })
 }
 
 /// The next message; the request that it belongs to.
@@ -298,6 +343,23 @@ impl AgentClient {
         self.shared.stop.send_replace(true);
         let (reader, writer) = (tasks.reading.await.ok()?, tasks.writing.await.ok()?);
         reader.reunite(writer).ok()
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.shared.waiting().requests.len()
+    }
+
+    /// Makes the agent quiet for a snapshot; no request but that for the kernel's log may be under way. The nonce that ends
+    /// that: see [`wake`]. Only [`AgentClient::withdraw`] may follow.
+    ///
+    /// # Errors
+    /// A connection that ends, an agent that can't.
+    pub async fn quiesce(&self) -> Result<[u8; 16], AgentError> {
+        match self.op(Op::Quiesce).await? {
+            OpReply::Quiet(nonce) => Ok(nonce),
+            _ => Err(AgentError::Closed("expected the agent to be quiet, found another reply".to_owned())),
+        }
     }
 
     /// Whether `other` speaks to the same agent: not to one of another boot, and to no worker.

@@ -133,6 +133,11 @@ impl KernelLogFeed {
         }
     }
 
+    /// Ends it here only: the guest keeps it for a request to come.
+    pub fn leave(mut self) {
+        self.conversation.finish();
+    }
+
     /// The next records, where they have come already.
     pub fn try_next(&mut self) -> Option<Vec<u8>> {
         match self.conversation.try_next()? {

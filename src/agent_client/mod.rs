@@ -20,7 +20,7 @@ mod worker;
 pub use crate::agent_protocol::{
     CHUNK, Hello, IoctlArgument, IoctlRequest, Nested, OpError, Program, STDIN_WINDOW, SyscallOutcome, SyscallRequest,
 };
-pub use connection::{AgentClient, connect};
+pub use connection::{AgentClient, connect, wake};
 pub use error::AgentError;
 pub use files::{Download, Following, Upload};
 pub use kernel::KernelLogFeed;

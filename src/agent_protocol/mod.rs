@@ -17,7 +17,7 @@ pub(crate) use message::tests::{golden_to_guest, golden_to_host};
 pub use message::{Hello, OpError, ProcessStatus, Program, RunRequest, ToGuest, ToHost};
 pub use ops::{
     Button, Card, CardRoute, DirEntry, EntryType, FileStat, IoctlArgument, IoctlRequest, Nested, Op, OpReply,
-    OpenRequest, SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor, Whence,
+    OpenRequest, SyscallOutcome, SyscallRequest, TailSource, TailStart, WaitFor, Wake, Whence,
 };
 
 /// Version of the protocol; both ends must have the same.

@@ -72,6 +72,22 @@ pub enum Op {
     },
     /// Gives names addresses: replaces what an earlier one of these put into `/etc/hosts`.
     SetHosts(String),
+    /// Makes the agent quiet for a snapshot: answered by [`OpReply::Quiet`]. After that it says nothing and skips what comes,
+    /// until the nonce of the answer has come; then it says hello once more and goes on with the frames behind the nonce.
+    Quiesce,
+    /// The first operation behind such a nonce: makes a clone its own. Answered by [`OpReply::Notices`].
+    Wake(Wake),
+}
+
+/// What a guest is told that goes on after a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wake {
+    /// Nanoseconds since the epoch that the real-time clock is set to.
+    pub time: Option<i64>,
+    /// Random bytes for the kernel's generator, which is reseeded; none leave it as it is.
+    pub entropy: Vec<u8>,
+    /// The host name to set.
+    pub hostname: Option<String>,
 }
 
 /// What an [`Op`] came to.
@@ -91,6 +107,10 @@ pub enum OpReply {
     Clock(i64),
     /// The power button.
     Button(Button),
+    /// The agent is quiet until this nonce comes.
+    Quiet([u8; 16]),
+    /// What did not work and may matter.
+    Notices(Vec<String>),
 }
 
 /// Who hears the power button.

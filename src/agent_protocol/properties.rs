@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::agent_protocol::{
     Button, Card, CardRoute, EntryType, FileStat, HEADER, Incoming, IoctlArgument, LARGEST_PAYLOAD, Nested,
-    OpenRequest, Whence,
+    OpenRequest, Wake, Whence,
 };
 
 type Bytes = Vec<u8>;
@@ -71,6 +71,12 @@ fn op() -> impl Strategy<Value = Op> {
         Just(Op::WatchPowerButton),
         any::<(Bytes, Bytes)>().prop_map(|(target, path)| Op::Symlink { target, path }),
         any::<String>().prop_map(Op::SetHosts),
+        Just(Op::Quiesce),
+        any::<(Option<i64>, Bytes, Option<String>)>().prop_map(|(time, entropy, hostname)| Op::Wake(Wake {
+            time,
+            entropy,
+            hostname
+        })),
     ]
 }
 
@@ -204,6 +210,8 @@ fn to_host() -> impl Strategy<Value = ToHost> {
         any::<u64>().prop_map(OpReply::Count),
         any::<i64>().prop_map(OpReply::Clock),
         button.prop_map(OpReply::Button),
+        any::<[u8; 16]>().prop_map(OpReply::Quiet),
+        any::<Vec<String>>().prop_map(OpReply::Notices),
     ];
     let status = prop_oneof![
         any::<i32>().prop_map(ProcessStatus::Exited),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::agent_protocol::{Card, CardRoute, EntryType, IoctlArgument, LARGEST_PAYLOAD, Nested};
+use crate::agent_protocol::{Card, CardRoute, EntryType, IoctlArgument, LARGEST_PAYLOAD, Nested, Wake};
 
 fn run_request() -> RunRequest {
     RunRequest {
@@ -80,6 +80,11 @@ pub(crate) fn golden_to_guest() -> Vec<(ToGuest, &'static [u8])> {
             &[6, 0, 0, 0, 5, 1, 0, 0, 12, 14, 1, b't', 2, b'/', b'l'],
         ),
         (ToGuest::Op(Op::SetHosts("h".to_owned())), &[3, 0, 0, 0, 5, 1, 0, 0, 12, 15, 1, b'h']),
+        (ToGuest::Op(Op::Quiesce), &[1, 0, 0, 0, 5, 1, 0, 0, 12, 16]),
+        (
+            ToGuest::Op(Op::Wake(Wake { time: Some(1), entropy: vec![7], hostname: Some("h".to_owned()) })),
+            &[8, 0, 0, 0, 5, 1, 0, 0, 12, 17, 1, 2, 1, 7, 1, 1, b'h'],
+        ),
         (ToGuest::FileRead { fd: 3, count: Some(300) }, &[4, 0, 0, 0, 5, 1, 0, 0, 13, 6, 1, 172, 2]),
         (ToGuest::FileWrite(3), &[1, 0, 0, 0, 5, 1, 0, 0, 14, 6]),
         (ToGuest::ListDir(b"/".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 15, b'/']),

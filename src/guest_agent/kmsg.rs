@@ -15,12 +15,15 @@ const TURN: usize = 4 * CHUNK;
 /// How much one request or one look gives at most, in bytes: a kernel that never stops logging must not hold it up.
 const MOST: usize = 64 * 1024 * 1024;
 
-/// Reads the log, and goes on with it where `follow` is set. `dev` is a `/dev` that the kernel fills.
+/// Reads the log, and goes on with it where `follow` is set: after a snapshot from where it stood then. `dev` is a `/dev` that the kernel fills.
 ///
 /// # Errors
 /// The log can't be opened or read.
 pub fn begin(request: u32, follow: bool, dev: Option<&OwnedFd>, watchers: &Watchers, out: &Out) -> Result<(), OpError> {
     let refused = |error: io::Error| refusal("dmesg", b"/dev/kmsg", &error, "");
+    if follow && let Some(log) = watchers.take_kept() {
+        return watchers.add(request, log).map_err(refused);
+    }
     let flags = libc::O_RDONLY | libc::O_NONBLOCK;
     let opened = match dev {
         Some(dev) => sys::openat(dev.as_raw_fd(), c"kmsg", flags, 0),
@@ -107,6 +110,10 @@ impl Follow for Log {
     fn ready(&mut self, request: u32, out: &Out) -> io::Result<bool> {
         self.pass(request, out, TURN)?;
         Ok(!self.broken)
+    }
+
+    fn outlives_its_request(&self) -> bool {
+        true
     }
 
     fn flush(&mut self, request: u32, out: &Out) -> io::Result<()> {

@@ -34,6 +34,7 @@ mod tail;
 mod uevents;
 mod users;
 mod waits;
+mod wake_up;
 mod watchers;
 mod worker;
 

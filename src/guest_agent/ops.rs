@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::content::{Buffers, Pace};
@@ -45,8 +45,18 @@ pub struct Shared {
     pub program: Option<OwnedFd>,
     /// Whether this agent is a worker.
     pub is_worker: bool,
+    /// The request to be quiet, once everything before it is done.
+    pub quiet: Mutex<Option<u32>>,
     /// The descriptors that the agent can't do without.
     pub own: Vec<i32>,
+}
+
+impl Shared {
+    /// Has the I/O thread look at what changed.
+    fn wake(&self) {
+        // A full counter wakes it as well.
+        let _ = sys::write(self.wake.as_fd(), &1_u64.to_ne_bytes());
+    }
 }
 
 /// The root directory of PID 1, which moves when the guest's init switches root.
@@ -187,6 +197,12 @@ impl Ops {
             ToGuest::Tail(source, start) => tail::tail(&shared, request, source, start, self.proc()),
             ToGuest::FdStream(fd) => tail::fd_stream(&shared, request, fd),
             ToGuest::Poweroff => poweroff(),
+            ToGuest::Op(Op::Quiesce) if !shared.is_worker => {
+                // The I/O thread answers: nothing is said or read behind that.
+                *shared.quiet.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+                shared.wake();
+                Ok(())
+            }
             ToGuest::Op(op) => self.op(op).map(|reply| out.reply(request, reply)),
             ToGuest::Syscall(call) => {
                 let outcome = syscalls::call(&call, &shared)?;
@@ -254,7 +270,8 @@ impl Ops {
             // Answers by itself: `act`.
             Op::Open(_) => Err(unsupported("open_file")),
             // Done by the I/O thread, and by `act`.
-            Op::GetClock | Op::SetClock(_) | Op::UnloadModule(_) => Err(unsupported("operation")),
+            Op::GetClock | Op::SetClock(_) | Op::UnloadModule(_) | Op::Wake(_) => Err(unsupported("operation")),
+            Op::Quiesce => Err(unsupported("snapshot")),
             Op::WatchPowerButton => Err(unsupported("power_button")),
         }
     }
@@ -295,8 +312,8 @@ impl Ops {
             Ok((pid, pipes))
         })?;
         if limit.is_some() {
-            // The I/O thread must look at its deadlines again. A full counter wakes it as well.
-            let _ = sys::write(self.shared.wake.as_fd(), &1_u64.to_ne_bytes());
+            // The I/O thread must look at its deadlines again.
+            self.shared.wake();
         }
         Ok(())
     }

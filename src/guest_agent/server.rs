@@ -2,8 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel as queue};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::button;
 use super::content::{Buffers, Pace};
@@ -13,7 +13,7 @@ use super::out::Out;
 use super::processes::{Processes, Source};
 use super::sys::{self, check};
 use super::watchers::{Watchers, watch};
-use super::{clock, kmsg};
+use super::{clock, kmsg, wake_up};
 use crate::agent_protocol::{Hello, Incoming, Op, OpError, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
 
 /// How much is read at once before the first frame, in bytes.
@@ -87,6 +87,7 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
         interrupts: Interrupts::new()?,
         wake: wake_up,
         program: setting.program,
+        quiet: Mutex::default(),
         is_worker: setting.is_worker,
         own,
         buffers: Buffers::default(),
@@ -99,7 +100,7 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
     shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
     let (incoming, sync) = (Incoming::default(), Some(Sync::new(hello.nonce)));
-    let mut host = Host { incoming, jobs, sync, dev: setting.dev, shared };
+    let mut host = Host { incoming, jobs, sync, asleep: false, just_woken: false, dev: setting.dev, shared };
     let shared = Arc::clone(&host.shared);
     let (processes, out) = (&shared.processes, &shared.out);
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 64];
@@ -119,7 +120,10 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
                     empty(&signals);
                     collect = true;
                 }
-                Some(Source::Wake) => empty(&wake),
+                Some(Source::Wake) => {
+                    empty(&wake);
+                    host.fall_asleep()?;
+                }
                 Some(Source::Stdin(request)) => processes.stdin_ready(request, out)?,
                 Some(Source::Follow(request)) => shared.watchers.ready(request, out)?,
                 Some(output) => processes.output_ready(output, out)?,
@@ -185,6 +189,10 @@ struct Host {
     incoming: Incoming,
     jobs: Sender<(u32, ToGuest)>,
     sync: Option<Sync>,
+    /// Whether a hello follows the nonce that is waited for.
+    asleep: bool,
+    /// Whether nothing has been asked since.
+    just_woken: bool,
     /// A `/dev` that the kernel fills, where it is not the ordinary one.
     dev: Option<OwnedFd>,
     shared: Arc<Shared>,
@@ -205,6 +213,10 @@ impl Host {
                 };
                 if let Some(rest) = rest {
                     self.sync = None;
+                    if std::mem::take(&mut self.asleep) {
+                        self.just_woken = true;
+                        self.shared.out.send(0, &ToHost::Hello(hello(None, Vec::new())))?;
+                    }
                     if !self.receive_all(&rest)? {
                         return Ok(false);
                     }
@@ -223,6 +235,19 @@ impl Host {
             }
         }
         Ok(true)
+    }
+
+    /// Where the host asked for quiet: says so, then nothing more until the nonce of that answer comes.
+    fn fall_asleep(&mut self) -> io::Result<()> {
+        let Shared { quiet, watchers, out, .. } = &*self.shared;
+        let Some(request) = quiet.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+        watchers.flush(out)?;
+        watchers.keep();
+        let nonce = sys::nonce();
+        self.sync = Some(Sync::new(nonce));
+        self.incoming = Incoming::default();
+        self.asleep = true;
+        out.send(request, &ToHost::Reply(OpReply::Quiet(nonce)))
     }
 
     /// Takes bytes that were read elsewhere.
@@ -253,7 +278,8 @@ impl Host {
     }
 
     /// Does what needs no waiting; hands everything else to the ops thread.
-    fn dispatch(&self, request: u32, message: ToGuest) -> io::Result<bool> {
+    fn dispatch(&mut self, request: u32, message: ToGuest) -> io::Result<bool> {
+        let just_woken = std::mem::take(&mut self.just_woken);
         let processes = &self.shared.processes;
         match &message {
             ToGuest::Ping => {
@@ -280,6 +306,10 @@ impl Host {
             // Not as whoever the ops thread has become meanwhile.
             ToGuest::Op(Op::GetClock) => return self.answer(request, clock::get()),
             ToGuest::Op(Op::SetClock(time)) => return self.answer(request, clock::set(*time)),
+            // Only at this one moment: it changes the machine that the agent runs on.
+            ToGuest::Op(Op::Wake(wake)) if just_woken => {
+                return self.answer(request, Ok(OpReply::Notices(wake_up::wake_up(wake, self.dev.as_ref()))));
+            }
             ToGuest::Stdin(bytes) => {
                 processes.stdin(request, Some(bytes), &self.shared.out)?;
                 return Ok(true);

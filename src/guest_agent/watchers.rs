@@ -20,6 +20,11 @@ pub trait Follow: Send {
     /// When the host is gone.
     fn ready(&mut self, request: u32, out: &Out) -> io::Result<bool>;
 
+    /// Whether the next request of its kind goes on with it after a snapshot.
+    fn outlives_its_request(&self) -> bool {
+        false
+    }
+
     /// Passes on all there is, where the host may count on that.
     ///
     /// # Errors
@@ -42,12 +47,14 @@ enum Followed {
 pub struct Watchers {
     epoll: Arc<OwnedFd>,
     table: Mutex<HashMap<u32, Followed>>,
+    /// The kernel's log, where it stood when its request ended with a snapshot.
+    kept: Mutex<Option<Box<dyn Follow>>>,
 }
 
 impl Watchers {
     /// Nothing yet; events come to `epoll`.
     pub fn new(epoll: Arc<OwnedFd>) -> Self {
-        Self { epoll, table: Mutex::default() }
+        Self { epoll, table: Mutex::default(), kept: Mutex::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<u32, Followed>> {
@@ -64,6 +71,24 @@ impl Watchers {
         watch(&self.epoll, what.fd(), libc::EPOLLIN, Source::Follow(request))?;
         table.insert(request, Followed::Waiting(what));
         Ok(())
+    }
+
+    /// Puts what outlives its request aside: nothing of it is passed on until it is taken back.
+    pub fn keep(&self) {
+        let mut table = self.table();
+        let outlives = |followed: &Followed| matches!(followed, Followed::Waiting(what) if what.outlives_its_request());
+        let request = table.iter().find(|(_, followed)| outlives(followed)).map(|(request, _)| *request);
+        if let Some(request) = request
+            && let Some(Followed::Waiting(what)) = table.remove(&request)
+        {
+            unwatch(&self.epoll, what.fd());
+            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+        }
+    }
+
+    /// What was put aside.
+    pub fn take_kept(&self) -> Option<Box<dyn Follow>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Ends what `request` follows.

@@ -84,6 +84,7 @@ pub fn run_file(settings: FileSettings) -> FileRun {
         barriers: RefCell::default(),
         claim: RefCell::default(),
         dependencies: RefCell::default(),
+        resets: Cell::new(false),
         test_timeout: Cell::new(settings.test_timeout),
     });
     match load(&settings, &state) {

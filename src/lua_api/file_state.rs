@@ -100,6 +100,8 @@ pub struct FileState {
     pub claim: RefCell<Option<(Pool, String)>>,
     /// Host files that the file's fixtures depend on.
     pub dependencies: RefCell<BTreeSet<PathBuf>>,
+    /// Whether the file's machines are reset before each test: `provium.reset_between_tests`.
+    pub resets: Cell<bool>,
     /// The time of a test that sets none itself: `provium.timeout`.
     pub test_timeout: Cell<Option<Duration>>,
 }

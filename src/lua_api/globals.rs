@@ -10,7 +10,7 @@ use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
 use super::{
     batch, call, clock, console, expect_splat, file, hook, json, lab, modules, parallel, place, popen, process,
-    register, registration, run_result, std_io, steps, stream, test_context, vm, worker,
+    register, registration, run_result, snapshot, std_io, steps, stream, test_context, vm, worker,
 };
 use crate::foundation::duration::format_duration;
 
@@ -48,6 +48,7 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     stream::install(lua)?;
     file::install(lua)?;
     lab::install(lua)?;
+    snapshot::install(lua)?;
     test_context::install(lua, &prelude)?;
 
     let globals = lua.globals();

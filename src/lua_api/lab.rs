@@ -13,7 +13,7 @@ use super::place;
 use super::register::{CHUNK, Class, class, function, step};
 use super::render::short;
 use super::vm::{VmHandle, options};
-use super::{lab_batch, lab_tools};
+use super::{lab_batch, lab_snapshot, lab_tools};
 use crate::foundation::suggest;
 use crate::testbed::Vm;
 
@@ -148,6 +148,7 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     let class = membership(class)?;
     let class = listings(class)?;
     let class = lab_batch::methods(class)?;
+    let class = lab_snapshot::methods(class)?;
     lab_tools::methods(class)?.store(CLASS)
 }
 
@@ -214,7 +215,9 @@ fn look_up(lab: &VmLab, name: &str, layer: Layer) -> Result<VmHandle, ApiError> 
     }
 }
 
-fn check_name(args: &Args, name: &str) -> Result<(), ApiError> {
+/// # Errors
+/// What can be no member's name.
+pub fn check_name(args: &Args, name: &str) -> Result<(), ApiError> {
     let fine = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     if name.is_empty() || name.len() > 63 || !fine {
         return Err(args.bad("name", &format!("expected 1 to 63 letters, digits, `-`, `_` or `.`, found `{name}`")));
@@ -225,14 +228,16 @@ fn check_name(args: &Args, name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn origin(lua: &Lua, how: &str) -> String {
+/// How a member came to be, for messages.
+pub fn origin(lua: &Lua, how: &str) -> String {
     match place::caller(lua) {
         Some(place) => format!("{how} at {place}"),
         None => format!("{how} at an unknown place"),
     }
 }
 
-fn refused(args: &Args, name: &str, why: Refusal) -> ApiError {
+/// Why `name` can't become or cease to be a member.
+pub fn refused(args: &Args, name: &str, why: Refusal) -> ApiError {
     match why {
         Refusal::Taken(what, origin) => args.bad("name", &format!("there is a {what} `{name}` already, {origin}")),
         Refusal::Circle => args.bad("x", &format!("the lab `{name}` would hold itself")),

@@ -29,7 +29,7 @@ const SETTINGS: &[&str] = &["timeout", "reset_between_tests"];
 pub fn property(_: &Lua, state: &FileState, name: &str) -> mlua::Result<Option<Value>> {
     Ok(match name {
         "timeout" => Some(state.test_timeout.get().map_or(Value::Nil, |limit| Value::Number(limit.as_secs_f64()))),
-        "reset_between_tests" => Some(Value::Boolean(false)),
+        "reset_between_tests" => Some(Value::Boolean(state.resets.get())),
         _ => None,
     })
 }
@@ -58,12 +58,7 @@ pub fn assign(state: &FileState, is_root: bool, name: &str, value: &Value) -> Re
             let limit = to_duration(value).map_err(|why| ApiError::new(format!("provium.timeout: {why}")))?;
             state.test_timeout.set(Some(limit));
         }
-        (_, Value::Boolean(false)) => {}
-        (_, Value::Boolean(true)) => {
-            return Err(ApiError::new(
-                "provium.reset_between_tests: not supported yet: it needs snapshots, which this version does not have",
-            ));
-        }
+        (_, Value::Boolean(resets)) => state.resets.set(*resets),
         (_, other) => {
             let found = short(other);
             return Err(ApiError::new(format!("provium.reset_between_tests: expected true or false, found {found}")));

@@ -192,6 +192,19 @@ impl<V: Clone + PartialEq> Lab<V> {
         Ok(lab)
     }
 
+    /// The lab that holds `machine`: this one, or the first of those inside.
+    pub fn holder(self: &Rc<Self>, layer: Layer, machine: &V) -> Option<Rc<Self>> {
+        let members = self.visible(layer);
+        let held = |member: &Member<V>| matches!(&member.thing, Thing::Vm(vm) if vm == machine);
+        if members.iter().any(held) {
+            return Some(Rc::clone(self));
+        }
+        members.iter().find_map(|member| match &member.thing {
+            Thing::Vm(_) => None,
+            Thing::Lab(lab) => lab.holder(layer, machine),
+        })
+    }
+
     /// Ends the membership of `which`; nothing is stopped.
     ///
     /// # Errors
@@ -289,6 +302,10 @@ mod tests {
         vm(&group, "a", 1, FILE).unwrap();
         assert_eq!(vm(&group, "a", 2, FILE), Err(Refusal::Taken("VM", "created at 0".to_owned())));
         assert_eq!(root.vms(FILE), [1], "each machine once");
+        vm(&group, "b", 2, FILE).unwrap();
+        let holder = |machine: u32| root.holder(FILE, &machine).map(|lab| lab.name().to_owned());
+        let name = |name: &str| Some(name.to_owned());
+        assert_eq!((holder(1), holder(2), holder(3)), (name("provium"), name("group"), None));
         group.remove(|member| member.name == "a", FILE).unwrap();
         assert_eq!(group.remove(|member| member.name == "a", FILE), Err(Refusal::NoMember));
         assert!(matches!(root.remove(|member| member.name == "a", 5), Err(Refusal::OfTheFile(_))));

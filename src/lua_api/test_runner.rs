@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use mlua::{Function, IntoLua, Lua, Table, Value};
 
+use super::error::ApiError;
 use super::error::lua_message;
 use super::file_runner::{FileRun, FileSettings};
 use super::file_state::{CurrentTest, FileState};
 use super::hook;
 use super::json;
+use super::lab_snapshot::Baseline;
 use super::place::Place;
 use super::registration::{Meta, Variant, selectable, skip_reason, time_limit};
 use super::render::short;
@@ -31,6 +33,7 @@ pub fn run_tests(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &F
     let todo = state.todo.borrow().clone();
     let count = state.tests.borrow().len();
     let mut serial = 0;
+    let mut baseline = None;
     'tests: for index in 0..count {
         let Some((test, variants)) = case(state, index) else { break };
         for variant in variants {
@@ -40,10 +43,20 @@ pub fn run_tests(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &F
             if settings.token.is_cancelled() {
                 break 'tests;
             }
+            if state.resets.get() && baseline.is_none() {
+                match state.wait(Baseline::take(state)) {
+                    Ok(taken) => baseline = Some(taken),
+                    Err(_) if settings.token.is_cancelled() => break 'tests,
+                    Err(error) => {
+                        run.error = Some(no_baseline(error));
+                        break 'tests;
+                    }
+                }
+            }
             run.selected += 1;
             serial += 1;
             let case = Case { serial, name: variant.name, profile: variant.profile, ..test.clone() };
-            let done = run_case(lua, prelude, state, settings, &case, todo.as_ref());
+            let done = run_case(lua, prelude, state, settings, &case, todo.as_ref(), baseline.as_ref());
             let failed = done.status.is_failure();
             settings.sink.emit(EventKind::TestDone(Box::new(TestDone { meta: case.meta.into(), ..done })));
             run.failed += usize::from(failed);
@@ -70,6 +83,15 @@ struct Case {
     meta: Meta,
     body: Function,
     place: Option<Place>,
+}
+
+fn no_baseline(error: ApiError) -> FileError {
+    let why = match error {
+        ApiError::Message(why) => why,
+        ApiError::Value(_) | ApiError::Cancelled => "cancelled".to_owned(),
+    };
+    let message = format!("provium.reset_between_tests: the file's VMs can't be kept as they are: {why}");
+    FileError { phase: FilePhase::Load, message, trace: Vec::new() }
 }
 
 fn case(state: &FileState, index: usize) -> Option<(Case, Vec<Variant>)> {
@@ -101,6 +123,7 @@ fn run_case(
     settings: &FileSettings,
     case: &Case,
     todo: Option<&String>,
+    baseline: Option<&Baseline>,
 ) -> TestDone {
     let file = settings.display.clone();
     let (name, profile) = (case.name.clone(), case.profile.clone());
@@ -117,7 +140,12 @@ fn run_case(
                 trace: case.place.iter().map(ToString::to_string).collect(),
                 ..without_body(TestStatus::Failed, format!("`meta.profiles`: {error}"))
             },
-            None => run_test(lua, prelude, state, settings, case),
+            None => match baseline.map(|baseline| state.wait(baseline.reset())) {
+                Some(Err(ApiError::Message(why))) => {
+                    without_body(TestStatus::Failed, format!("provium.reset_between_tests: {why}"))
+                }
+                _ => run_test(lua, prelude, state, settings, case),
+            },
         },
     };
     TestDone { profile, ..done }

@@ -8,7 +8,7 @@ use super::args::{Args, Options};
 use super::console::ConsoleHandle;
 use super::error::ApiError;
 use super::register::{Class, class};
-use super::{vm_calls, vm_files, vm_inspect, vm_kernel, vm_power};
+use super::{snapshot, vm_calls, vm_files, vm_inspect, vm_kernel, vm_power};
 use crate::foundation::size::format_size;
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
@@ -74,7 +74,7 @@ pub fn options(args: &mut Args) -> Result<VmOptions, ApiError> {
         cpus: options.integer("cpus", 1, 255)?.and_then(|cpus| u32::try_from(cpus).ok()),
         kernel_cmdline: options.text("kernel_cmdline")?,
         kernel_cmdline_append: options.text("kernel_cmdline_append")?,
-        agent_timeout: positive(&args_name(args), &options, "agent_timeout")?,
+        agent_timeout: agent_timeout(args, &options)?,
         rng_seed: options.integer("rng_seed", 0, i64::MAX)?.and_then(|seed| u64::try_from(seed).ok()),
         initial_time: options.integer("initial_time", 0, LATEST_TIME)?,
         hostname: hostname(args, &options)?,
@@ -93,7 +93,11 @@ fn memory(args: &Args, options: &Options) -> Result<Option<u64>, ApiError> {
     }
 }
 
-fn hostname(args: &Args, options: &Options) -> Result<Option<String>, ApiError> {
+/// The option `hostname`.
+///
+/// # Errors
+/// What Linux does not take as one.
+pub fn hostname(args: &Args, options: &Options) -> Result<Option<String>, ApiError> {
     match options.text("hostname")? {
         Some(name) if name.is_empty() || name.len() > LONGEST_HOSTNAME || name.bytes().any(|byte| byte <= b' ') => {
             let expected = format!("expected 1 to {LONGEST_HOSTNAME} bytes without white space");
@@ -103,14 +107,15 @@ fn hostname(args: &Args, options: &Options) -> Result<Option<String>, ApiError> 
     }
 }
 
-fn args_name(args: &Args) -> String {
-    args.function().to_owned()
-}
-
-fn positive(function: &str, options: &Options, name: &str) -> Result<Option<std::time::Duration>, ApiError> {
-    match options.duration(name)? {
+/// The option `agent_timeout`.
+///
+/// # Errors
+/// What is no time above 0.
+pub fn agent_timeout(args: &Args, options: &Options) -> Result<Option<std::time::Duration>, ApiError> {
+    match options.duration("agent_timeout")? {
         Some(time) if time.is_zero() => {
-            Err(ApiError::new(format!("{function}: option `{name}`: expected a time above 0, found 0")))
+            let function = args.function();
+            Err(ApiError::new(format!("{function}: option `agent_timeout`: expected a time above 0, found 0")))
         }
         time => Ok(time),
     }
@@ -154,6 +159,7 @@ fn files(args: &Args, options: &Options) -> Result<Option<Vec<BootFile>>, ApiErr
 pub fn install(lua: &Lua, batch: mlua::Function) -> mlua::Result<()> {
     let class = vm_power::methods(Class::new(lua)?)?;
     let class = vm_inspect::methods(class)?;
+    let class = snapshot::methods(class)?;
     let class = console(class)?;
     let class = vm_files::methods(class)?;
     let class = accessors(class)?;

@@ -9,8 +9,25 @@ use super::accelerator::Accel;
 /// Ports that are left free for devices plugged in later.
 pub(super) const FREE_PORTS: u8 = 4;
 
+/// The id of the RAM, which is part of a snapshot's format.
+const RAM_ID: &str = "ram";
+/// QEMU rounds RAM up to a multiple of this, in bytes.
+const RAM_UNIT: u64 = 8192;
+
 /// The id of the agent's port: QMP tells when something in the guest opens or closes it.
 pub const AGENT_PORT_ID: &str = "agent";
+
+/// Where a machine's RAM lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RamKind {
+    /// In QEMU's own memory: the profile's own arguments choose a backend. No snapshot can be taken.
+    #[default]
+    Own,
+    /// In a file that QEMU writes to, so that a snapshot need only keep the file.
+    Shared,
+    /// Copy-on-write over a file that nobody writes to.
+    Private,
+}
 
 /// One machine to start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,6 +62,10 @@ pub struct MachineSpec {
     pub reset_log: PathBuf,
     /// Put behind all others.
     pub extra: Vec<String>,
+    /// Where its RAM lies.
+    pub ram: RamKind,
+    /// Whether it waits for the state of another machine instead of booting.
+    pub incoming: bool,
 }
 
 /// The ends of socket pairs that QEMU inherits.
@@ -58,19 +79,21 @@ pub struct Channels {
     pub serial: RawFd,
     /// `hvc0`.
     pub virtio: RawFd,
+    /// The file of its RAM, where it has one.
+    pub ram: Option<RawFd>,
 }
 
 /// The words of the command line, without the program.
 pub fn arguments(spec: &MachineSpec, channels: Channels) -> Vec<OsString> {
     let mut words = Words::default();
-    machine(&mut words, spec);
+    machine(&mut words, spec, channels.ram);
     boot(&mut words, spec);
     devices(&mut words, spec, channels);
     words.0.extend(spec.extra.iter().map(OsString::from));
     words.0
 }
 
-fn machine(words: &mut Words, spec: &MachineSpec) {
+fn machine(words: &mut Words, spec: &MachineSpec, ram: Option<RawFd>) {
     words.text("-name", &format!("provium-{}", escape(&spec.name)));
     words.text(
         "-accel",
@@ -79,10 +102,24 @@ fn machine(words: &mut Words, spec: &MachineSpec) {
             Accel::Tcg => "tcg,thread=multi",
         },
     );
-    words.text("-machine", spec.machine.as_deref().unwrap_or(if spec.is_arm() { "virt" } else { "q35" }));
+    let kind = spec.machine_kind();
+    let size = spec.ram_size();
+    match (spec.ram, ram) {
+        (RamKind::Own, _) | (_, None) => words.text("-machine", kind),
+        (how, Some(fd)) => {
+            words.text("-machine", &format!("{kind},memory-backend={RAM_ID}"));
+            // The file is opened once more: a name in a directory is not needed, nor is permission to write to it.
+            let how = match how {
+                RamKind::Shared => "share=on",
+                _ => "share=off,readonly=on,rom=off",
+            };
+            let backend = format!("memory-backend-file,id={RAM_ID},size={size},mem-path=/proc/self/fd/{fd},{how}");
+            words.text("-object", &backend);
+        }
+    }
     words.text("-cpu", spec.cpu_model.as_deref().unwrap_or("max"));
     words.text("-smp", &spec.cpus.max(1).to_string());
-    words.text("-m", &format!("{}k", spec.memory / 1024));
+    words.text("-m", &format!("{}k", size / 1024));
     for word in ["-display", "none", "-nodefaults", "-no-user-config", "-sandbox", "on"] {
         words.0.push(word.into());
     }
@@ -92,6 +129,9 @@ fn machine(words: &mut Words, spec: &MachineSpec) {
         // A triple fault looks like any other reset, but for this log.
         words.text("-d", "cpu_reset");
         words.path("-D", "", &spec.reset_log, "");
+    }
+    if spec.incoming {
+        words.text("-incoming", "defer");
     }
     if let Some(seed) = spec.rng_seed {
         words.text("-seed", &seed.to_string());
@@ -129,6 +169,10 @@ fn devices(words: &mut Words, spec: &MachineSpec, channels: Channels) {
     if !spec.is_arm() {
         words.text("-device", "pvpanic-pci");
     }
+    if spec.has_acpi() {
+        // Another one in each QEMU: a kernel with the driver reseeds its random numbers in every clone.
+        words.text("-device", "vmgenid,guid=auto");
+    }
     for port in 0..FREE_PORTS {
         words.text("-device", &format!("pcie-root-port,id=free{port},chassis={},slot={port}", port + 1));
     }
@@ -137,6 +181,27 @@ fn devices(words: &mut Words, spec: &MachineSpec, channels: Channels) {
 impl MachineSpec {
     fn is_arm(&self) -> bool {
         self.arch == "aarch64"
+    }
+
+    fn machine_kind(&self) -> &str {
+        self.machine.as_deref().unwrap_or(if self.is_arm() { "virt" } else { "q35" })
+    }
+
+    /// Whether it is one of the ordinary PCs, whose tables can tell of any device.
+    fn has_acpi(&self) -> bool {
+        let kind = self.machine_kind().split(',').next().unwrap_or_default();
+        !self.is_arm() && (kind.contains("q35") || kind == "pc" || kind.starts_with("pc-"))
+    }
+
+    /// Bytes of RAM as QEMU counts them: it rounds up as well.
+    pub fn ram_size(&self) -> u64 {
+        self.memory.next_multiple_of(RAM_UNIT)
+    }
+
+    /// Whether the words of the profile choose where the RAM lies.
+    pub fn chooses_ram(machine: Option<&str>, extra: &[String]) -> bool {
+        let chosen = |text: &str| text.contains("memory-backend") || text.contains("memdev=");
+        machine.is_some_and(chosen) || extra.iter().any(|word| chosen(word) || word == "-mem-path")
     }
 }
 
@@ -199,7 +264,7 @@ mod tests {
     }
 
     fn line(spec: &MachineSpec) -> String {
-        let words = arguments(spec, Channels { qmp: 7, agent: 8, serial: 9, virtio: 10 });
+        let words = arguments(spec, Channels { qmp: 7, agent: 8, serial: 9, virtio: 10, ram: Some(11) });
         words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -241,6 +306,30 @@ mod tests {
             (253_402_300_799, "9999-12-31T23:59:59"),
         ] {
             assert_eq!(date(seconds), text);
+        }
+    }
+
+    #[test]
+    fn ram_in_a_file() {
+        let of = |ram, incoming| line(&MachineSpec { ram, incoming, memory: (512 << 20) + 1, ..spec() });
+        let shared = of(RamKind::Shared, false);
+        assert!(shared.contains("-machine q35,memory-backend=ram -object memory-backend-file,id=ram,size=536879104,"));
+        assert!(shared.contains("mem-path=/proc/self/fd/11,share=on") && shared.contains("-m 524296k"), "{shared}");
+        assert!(!shared.contains("-incoming"));
+        let private = of(RamKind::Private, true);
+        assert!(private.contains("mem-path=/proc/self/fd/11,share=off,readonly=on,rom=off"), "{private}");
+        assert!(private.contains("-incoming defer"));
+        assert!(MachineSpec::chooses_ram(Some("q35,memory-backend=m"), &[]));
+        assert!(MachineSpec::chooses_ram(None, &["node,memdev=m".to_owned()]));
+        assert!(!MachineSpec::chooses_ram(Some("q35"), &["-device".to_owned()]));
+    }
+
+    #[test]
+    fn the_generation_id_is_of_ordinary_machines() {
+        for (machine, there) in [(None, true), (Some("pc"), true), (Some("pc-q35-9.0"), true), (Some("microvm"), false)]
+        {
+            let line = line(&MachineSpec { machine: machine.map(str::to_owned), ..spec() });
+            assert_eq!(line.contains("vmgenid"), there, "{line}");
         }
     }
 

@@ -50,6 +50,8 @@ pub enum QemuError {
     Start(String),
     /// QEMU ended before it could be talked to.
     Ended(String),
+    /// A machine's state could not be written or read.
+    Transfer(String),
     /// The control channel.
     Qmp(QmpError),
 }
@@ -130,6 +132,7 @@ impl fmt::Display for QemuError {
             Self::Image(message) => f.write_str(message),
             Self::File(error) => error.fmt(f),
             Self::Start(why) => write!(f, "QEMU could not be started: {why}"),
+            Self::Transfer(why) => write!(f, "the machine's state could not be moved: {why}"),
             Self::Ended(how) => write!(f, "QEMU ended: {how}"),
             Self::Qmp(error) => error.fmt(f),
         }

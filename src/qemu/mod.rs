@@ -12,13 +12,16 @@ mod kernel_image;
 mod modules;
 mod process;
 mod qmp;
+mod ram;
+mod transfer;
 
 pub use accelerator::{Accel, AccelRequest, ChosenAccel, choose};
 pub use agent_program::read_agent;
-pub use arguments::{AGENT_PORT_ID, Channels, MachineSpec, arguments};
+pub use arguments::{AGENT_PORT_ID, Channels, MachineSpec, RamKind, arguments};
 pub use error::{QemuError, QmpError};
 pub use find::{Candidates, QemuBinary, Version, find};
 pub use kernel_image::{Extracted, KernelImage, KernelKind, extract_vmlinux, inspect};
 pub use modules::{ModInfo, Module, Wanted, load_order, modinfo, read_module, release_directory};
 pub use process::{HostEnds, QemuExit, QemuProcess};
 pub use qmp::{GuestCondition, GuestEnd, Qmp, QmpEvent};
+pub use ram::RamFile;

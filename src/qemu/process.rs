@@ -20,6 +20,7 @@ use super::error::{QemuError, QmpError};
 use super::find::QemuBinary;
 use super::hotplug::FreePorts;
 use super::qmp::Qmp;
+use super::ram::RamFile;
 use crate::foundation::path_error::describe_io;
 use crate::foundation::process::spawn;
 
@@ -79,22 +80,29 @@ pub struct QemuProcess {
 }
 
 impl QemuProcess {
-    /// Starts QEMU and waits for its QMP greeting; the guest is running by then. Must be called inside a tokio runtime.
+    /// Starts QEMU and waits for its QMP greeting; the guest is running by then. `ram` is the file of its RAM, where `spec` says
+    /// that it has one. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// `Start` with QEMU's own words when it ends at once, `Qmp` when it does not greet.
-    pub async fn start(binary: &QemuBinary, spec: &MachineSpec) -> Result<(Self, HostEnds), QemuError> {
+    pub async fn start(
+        binary: &QemuBinary,
+        spec: &MachineSpec,
+        ram: Option<&RamFile>,
+    ) -> Result<(Self, HostEnds), QemuError> {
         let refuse = |error: io::Error| start_error(&binary.path, &describe_io(&error));
         let (qmp_ours, qmp) = socket_pair().map_err(refuse)?;
         let (agent_ours, agent) = socket_pair().map_err(refuse)?;
         let (serial_ours, serial) = socket_pair().map_err(refuse)?;
         let (virtio_ours, virtio) = socket_pair().map_err(refuse)?;
         let stderr = stderr_file().map_err(refuse)?;
+        let ram = ram.map(RamFile::share).transpose().map_err(refuse)?;
         let channels = Channels {
             qmp: qmp.as_raw_fd(),
             agent: agent.as_raw_fd(),
             serial: serial.as_raw_fd(),
             virtio: virtio.as_raw_fd(),
+            ram: ram.as_ref().map(AsRawFd::as_raw_fd),
         };
         let mut command = Command::new(&binary.path);
         command.args(arguments(spec, channels));
@@ -102,7 +110,8 @@ impl QemuProcess {
         // Ctrl-C on the terminal is for provium, which takes its machines down in order.
         command.process_group(0);
         // Watched from the start: where this future is dropped half-way, the child still ends.
-        let start = move || Watched::new(spawn(command, vec![qmp, agent, serial, virtio])?, stderr);
+        let inherit = [qmp, agent, serial, virtio].into_iter().chain(ram).collect();
+        let start = move || Watched::new(spawn(command, inherit)?, stderr);
         let started = tokio::task::spawn_blocking(start).await;
         let watched = started.map_err(io::Error::other).and_then(|started| started).map_err(refuse)?;
         let qmp_stream = tokio::net::UnixStream::from_std(qmp_ours).map_err(refuse)?;

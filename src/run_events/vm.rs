@@ -81,6 +81,8 @@ pub enum StopReason {
     AgentLost,
     /// It never became ready.
     BootFailed,
+    /// A snapshot took its place.
+    Restored,
     /// The scope that owned it ended: the test, or the file for a machine of file scope.
     ScopeEnded,
     /// The test's or the file's time was up.
@@ -102,6 +104,7 @@ impl StopReason {
             Self::QemuDied => "QEMU died",
             Self::AgentLost => "the agent went silent",
             Self::BootFailed => "boot failed",
+            Self::Restored => "restored to a snapshot",
             Self::ScopeEnded => "end of scope",
             Self::TimedOut => "timed out",
             Self::Interrupted => "interrupted",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ pub(super) struct Shared {
     profile_images: Mutex<BTreeMap<String, ProfileImages>>,
     broken: Mutex<Option<String>>,
     splats: SplatDesk,
+    /// How many QEMUs were started.
+    starts: AtomicU64,
 }
 
 /// Wakes a thread that waits for a future.
@@ -120,6 +122,7 @@ impl Testbed {
                 profile_images: Mutex::default(),
                 broken: Mutex::default(),
                 splats: SplatDesk::default(),
+                starts: AtomicU64::new(0),
             }),
         }
     }
@@ -177,6 +180,11 @@ impl Testbed {
             None => Err(VmError::NoConfig.to_string()),
             Some(project) => project.profile(name).map(drop).map_err(|error| error.to_string()),
         }
+    }
+
+    /// A number that no other start of a QEMU has.
+    pub(super) fn next_start(&self) -> u64 {
+        self.shared.starts.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The kernel reports of the run.

@@ -1,6 +1,5 @@
 //! From a profile to an agent that answers.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,29 +9,27 @@ use tokio::net::UnixStream;
 use super::bed::{ProfileImages, Testbed};
 use super::console::Console;
 use super::error::{Death, VmError};
-use super::kernel_log::{KernelLog, Teller};
+use super::launch::Launch;
 use super::options::VmOptions;
-use super::running::{Consoles, Running};
+use super::running::Running;
 use super::watch::watch;
-use crate::agent_client::{self, Hello};
+use crate::agent_client::{self, AgentClient, Hello};
 use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME, RootDevice};
 use crate::foundation::duration::format_duration;
 use crate::foundation::nix_value::Value;
-use crate::foundation::path_error::{PathContext, describe_io};
+use crate::foundation::path_error::PathContext;
 use crate::project::{Arch, CmdlineRequest, Profile, RootWords, Setting, effective_cmdline};
-use crate::qemu::{MachineSpec, QemuError, QemuProcess};
-use crate::run_events::{BootHow, EventKind, VmReady, VmRef, VmStarted, Warning};
+use crate::qemu::{MachineSpec, QemuError, RamKind};
+use crate::run_events::{BootHow, EventKind, VmReady, VmRef, Warning};
 
 /// How long boot waits for the agent, before the accelerator's factor.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an agent may give no sign of life while something is asked of it, before the accelerator's factor.
 const SILENT_AGENT: Duration = Duration::from_secs(30);
 /// How long an agent that ended is waited for, before the accelerator's factor: the guest may be going down.
-const AGENT_ENDED: Duration = Duration::from_secs(3);
+pub const AGENT_ENDED: Duration = Duration::from_secs(3);
 /// A console that is silent this long has said all of a complaint.
 const COMPLAINT_PAUSE: Duration = Duration::from_millis(200);
-/// How long the kernel's log is quiet between two reports, before the accelerator's factor.
-const QUIET: Duration = Duration::from_millis(250);
 /// How long after the agent's channel broke QEMU may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -63,12 +60,13 @@ pub async fn boot(
     if let Some(message) = prepared.notice {
         settings.sink.emit(EventKind::Warning(Warning { message, hint: None }));
     }
-    let file = |what: &str| settings.runtime_dir.join(format!("vm-{}.{what}.log", vm.vm_id));
+    let memory = options.memory.unwrap_or(profile.memory);
+    let own = MachineSpec::chooses_ram(profile.machine.as_deref(), &profile.qemu_args);
     let spec = MachineSpec {
         name: vm.vm.clone(),
         arch: std::env::consts::ARCH.to_owned(),
         accel: machine.accel(),
-        memory: options.memory.unwrap_or(profile.memory),
+        memory,
         cpus: options.cpus.unwrap_or(profile.cpus),
         cpu_model: profile.cpu.clone(),
         machine: profile.machine.clone(),
@@ -78,40 +76,27 @@ pub async fn boot(
         agent_port: PORT_NAME.to_owned(),
         rng_seed: options.rng_seed,
         initial_time: options.initial_time,
-        reset_log: file("reset"),
         extra: profile.qemu_args.clone(),
+        ram: if own { RamKind::Own } else { RamKind::Shared },
+        ..MachineSpec::default()
     };
     let prepare_time = begun.elapsed();
-    let (qemu, ends) = QemuProcess::start(machine.qemu(), &spec).await.map_err(|source| VmError::Qemu {
-        vm: vm.vm.clone(),
-        op: "boot",
-        source,
-    })?;
-    let consoles = Consoles {
-        serial: Console::open(ends.serial, file("ttyS0")).map_err(VmError::File)?,
-        virtio: Console::open(ends.virtio, file("hvc0")).map_err(VmError::File)?,
+    let launch = Launch { bed, vm, profile, kernel_store_path: images.kernel_store_path.clone(), op: "boot" };
+    let mut launched = launch.start(spec, None).await?;
+    launched.announce();
+    let running = Arc::clone(&launched.running);
+    let Some(channel) = launched.take_channel() else {
+        return Err(VmError::Environment("the agent's channel is in use".to_owned()));
     };
-    let channel = UnixStream::from_std(ends.agent)
-        .map_err(|error| VmError::Environment(format!("the agent's channel can't be used: {}", describe_io(&error))))?;
-    settings.sink.emit(EventKind::VmStarted(VmStarted {
-        vm: vm.clone(),
-        profile: profile.name.clone(),
-        pid: qemu.pid(),
-        accelerator: machine.accel().name().to_owned(),
-        kernel: spec.kernel.display().to_string(),
-        kernel_store_path: images.kernel_store_path.clone(),
-        cmdline: spec.cmdline,
-    }));
-    let log = kernel_log(bed, vm, profile, &consoles);
-    let running = Arc::new(Running::new(vm.clone(), settings.sink.clone(), qemu, consoles, spec.reset_log, log));
     started(Arc::clone(&running));
     tokio::spawn(watch(Arc::clone(&running), bed.scaled(AGENT_ENDED, profile)));
     let meeting = Meeting { bed, vm, profile, options, running: &running, op: "boot" };
     let hello = meeting.meet(channel).await?;
-    ready(bed, vm, &hello, prepare_time, begun.elapsed());
+    let whole = begun.elapsed();
+    let guest = whole.saturating_sub(prepare_time);
+    ready(bed, vm, &hello, BootHow::Boot, guest, &[("prepare", prepare_time), ("guest", guest)]);
     Ok(())
 }
-
 /// A guest on its way up, and what waits for its agent.
 pub struct Meeting<'a> {
     /// The run.
@@ -163,10 +148,7 @@ impl Meeting<'_> {
         if let Some(message) = hello.boot_error.clone() {
             return Err(self.failed(message));
         }
-        let machine = Arc::downgrade(self.running);
-        agent.give_up_after(self.bed.scaled(SILENT_AGENT, self.profile), move || {
-            machine.upgrade().is_none_or(|machine| machine.condition().at_rest())
-        });
+        guard(self.bed, self.profile, self.running, &agent);
         self.running.set_agent(agent);
         Ok(hello)
     }
@@ -178,6 +160,14 @@ impl Meeting<'_> {
     fn failed(&self, message: String) -> VmError {
         VmError::BootFailed { vm: self.vm.vm.clone(), op: self.op, message, console: self.running.evidence() }
     }
+}
+
+/// Gives `agent` up where it is silent for too long.
+pub fn guard(bed: &Testbed, profile: &Profile, running: &Arc<Running>, agent: &AgentClient) {
+    let machine = Arc::downgrade(running);
+    agent.give_up_after(bed.scaled(SILENT_AGENT, profile), move || {
+        machine.upgrade().is_none_or(|machine| machine.condition().at_rest())
+    });
 }
 
 /// Waits until the launcher or the agent says on `console` why it can't serve, then for the rest of what it says.
@@ -193,14 +183,22 @@ async fn complaint(console: &Console) -> String {
 }
 
 /// What QEMU is told to boot.
-struct Prepared {
-    kernel: PathBuf,
-    initrd: PathBuf,
-    cmdline: String,
-    notice: Option<String>,
+pub struct Prepared {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initrd, with the agent in front.
+    pub initrd: PathBuf,
+    /// The effective command line.
+    pub cmdline: String,
+    /// What is to be told about it, once.
+    pub notice: Option<String>,
 }
 
-async fn prepare(
+/// Makes what a machine boots from.
+///
+/// # Errors
+/// An image that can't be used.
+pub async fn prepare(
     bed: &Testbed,
     vm: &VmRef,
     profile: &Arc<Profile>,
@@ -268,30 +266,17 @@ fn root_device(words: RootWords) -> RootDevice {
     RootDevice { device, fs_types, flags, writable, wait, init }
 }
 
-fn kernel_log(bed: &Testbed, vm: &VmRef, profile: &Profile, consoles: &Consoles) -> KernelLog {
-    let teller = Teller {
-        vm: vm.clone(),
-        policy: profile.splats,
-        sink: bed.shared.settings.sink.clone(),
-        desk: bed.splats().clone(),
-        artifacts: bed.artifacts().clone(),
-    };
-    let logs = consoles.both().into_iter().map(|console| console.log().to_owned()).collect();
-    KernelLog::start(teller, logs, bed.scaled(QUIET, profile))
-}
-
-/// Tells that the agent answers.
-pub fn ready(bed: &Testbed, vm: &VmRef, hello: &Hello, prepare: Duration, whole: Duration) {
+/// Tells that the agent answers, `duration` after its QEMU was started or found.
+pub fn ready(bed: &Testbed, vm: &VmRef, hello: &Hello, how: BootHow, duration: Duration, phases: &[(&str, Duration)]) {
     let sink = &bed.shared.settings.sink;
     for notice in &hello.notices {
         sink.emit(EventKind::Warning(Warning { message: format!("vm `{}`: {notice}", vm.vm), hint: None }));
     }
-    let guest = whole.saturating_sub(prepare).as_secs_f64();
     sink.emit(EventKind::VmReady(VmReady {
         vm: vm.clone(),
-        how: BootHow::Boot,
-        duration: guest,
-        phases: BTreeMap::from([("prepare".to_owned(), prepare.as_secs_f64()), ("guest".to_owned(), guest)]),
+        how,
+        duration: duration.as_secs_f64(),
+        phases: phases.iter().map(|(name, time)| ((*name).to_owned(), time.as_secs_f64())).collect(),
         kernel_release: hello.kernel_release.clone(),
     }));
 }

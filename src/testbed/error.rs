@@ -68,6 +68,8 @@ pub enum VmError {
     Retired {
         /// The VM.
         vm: String,
+        /// The operation.
+        op: &'static str,
         /// The test; none for a VM of file scope.
         test: Option<String>,
     },
@@ -207,6 +209,13 @@ pub enum VmError {
         /// Why, and what to do about it.
         why: String,
     },
+    /// A stored snapshot can't be used or written.
+    Snapshot {
+        /// Its directory.
+        directory: String,
+        /// Why.
+        why: String,
+    },
     /// A console.
     Console {
         /// The VM.
@@ -231,10 +240,12 @@ impl fmt::Display for VmError {
             Self::State { vm, op, state } => {
                 write!(f, "vm `{vm}`: {op}: the VM is {}{}", described(state), hint(op, state))
             }
-            Self::Retired { vm, test: Some(test) } => {
-                write!(f, "vm `{vm}`: boot: its test has ended (`{test}`), and the VM with it")
+            Self::Retired { vm, op, test: Some(test) } => {
+                write!(f, "vm `{vm}`: {op}: its test has ended (`{test}`), and the VM with it")
             }
-            Self::Retired { vm, test: None } => write!(f, "vm `{vm}`: boot: its file has ended, and the VM with it"),
+            Self::Retired { vm, op, test: None } => {
+                write!(f, "vm `{vm}`: {op}: its file has ended, and the VM with it")
+            }
             Self::Image { vm, profile, key, message } => {
                 write!(f, "vm `{vm}`: profile `{profile}`: `{key}`: {message}")
             }
@@ -263,6 +274,7 @@ impl fmt::Display for VmError {
             Self::Timeout { vm, op, what, waited } => {
                 write!(f, "vm `{vm}`: {op}: {what} within {}", format_duration(*waited))
             }
+            Self::Snapshot { directory, why } => write!(f, "snapshot `{directory}`: {why}"),
             Self::Console { vm, port, op, why } => write!(f, "vm `{vm}`: console `{port}`: {op}: {why}"),
         }
     }
@@ -287,8 +299,10 @@ fn described(state: &str) -> String {
 
 fn hint(op: &str, state: &str) -> &'static str {
     match (op, state) {
+        ("restore", "booted" | "paused") => "\nhint: `:shutdown()` comes before `:restore()`",
         ("boot", "booted" | "paused") => "\nhint: `:shutdown()` comes before another `:boot()`",
         ("boot", _) => "",
+        ("restore", _) => "",
         (_, "created" | "shutdown") => "\nhint: call `:boot()` first",
         (_, "paused") => "\nhint: call `:resume()` first",
         _ => "",

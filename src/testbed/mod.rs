@@ -20,12 +20,14 @@ mod host_files;
 mod host_process;
 mod images;
 mod kernel_log;
+mod launch;
 mod open_file;
 mod options;
 mod pool;
 mod process;
 mod running;
 mod scope;
+mod snapshot;
 mod splat_desk;
 mod splats;
 mod stream;
@@ -59,6 +61,10 @@ pub use options::{BootFile, VmOptions};
 pub use pool::Pool;
 pub use process::{Process, ProcessState};
 pub use scope::Scope;
+pub use snapshot::{
+    After, LabRecord, MachineRecord, Manifest, MemberRecord, RestoreOptions, Snapshot, SnapshotKind, SnapshotPlace,
+    VmRecord, restore_all, take as take_snapshot,
+};
 pub use splat_desk::{Expectation, FoundReport, SplatDesk};
 pub use splats::{Report, SplatKind};
 pub use stream::{ByteStream, StreamError};

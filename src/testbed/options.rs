@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A file that is present in the guest before its init runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootFile {
     /// Absolute, in the guest.
     pub path: String,
@@ -14,7 +16,8 @@ pub struct BootFile {
 }
 
 /// Options of one machine; what is absent comes from its profile.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct VmOptions {
     /// Bytes of RAM.
     pub memory: Option<u64>,

@@ -11,8 +11,8 @@ use super::console::{Console, ConsolePort};
 use super::error::Death;
 use super::kernel_log::KernelLog;
 use crate::agent_client::AgentClient;
-use crate::qemu::{GuestCondition, QemuProcess, Qmp};
-use crate::run_events::{EventKind, EventSink, GuestPanic, StopReason, VmRef, VmStopped};
+use crate::qemu::{GuestCondition, MachineSpec, QemuProcess, Qmp, RamFile};
+use crate::run_events::{EventKind, EventSink, GuestPanic, StopReason, VmRef, VmStarted, VmStopped};
 
 /// How much of the console an error message shows, in bytes.
 const EVIDENCE: usize = 1500;
@@ -50,6 +50,14 @@ impl Consoles {
     }
 }
 
+/// What a machine was built from.
+pub struct Built {
+    /// As QEMU was told.
+    pub spec: MachineSpec,
+    /// The file of its RAM, where it has one.
+    pub ram: Option<RamFile>,
+}
+
 /// A started QEMU and what is known of its guest.
 pub struct Running {
     vm: VmRef,
@@ -58,8 +66,10 @@ pub struct Running {
     agent: Mutex<Option<AgentClient>>,
     death: watch::Sender<Option<Death>>,
     consoles: Consoles,
-    reset_log: PathBuf,
+    built: Built,
     log: KernelLog,
+    /// Whether it was told that it runs.
+    announced: AtomicBool,
     stopped: AtomicBool,
     /// How many operations have QEMU stop the guest for a moment.
     holding: AtomicU32,
@@ -68,13 +78,13 @@ pub struct Running {
 }
 
 impl Running {
-    /// A machine whose QEMU has just started; `vm_started` is told already.
+    /// A machine whose QEMU has just started.
     pub fn new(
         vm: VmRef,
         sink: EventSink,
         qemu: QemuProcess,
         consoles: Consoles,
-        reset_log: PathBuf,
+        built: Built,
         log: KernelLog,
     ) -> Self {
         Self {
@@ -84,12 +94,24 @@ impl Running {
             agent: Mutex::new(None),
             death: watch::Sender::new(None),
             consoles,
-            reset_log,
+            built,
             log,
+            announced: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             holding: AtomicU32::new(0),
             gdb: tokio::sync::Mutex::new(None),
         }
+    }
+
+    /// Tells that it runs.
+    pub fn announce(&self, started: VmStarted) {
+        self.announced.store(true, Ordering::SeqCst);
+        self.sink.emit(EventKind::VmStarted(started));
+    }
+
+    /// What it was built from.
+    pub fn built(&self) -> &Built {
+        &self.built
     }
 
     /// QEMU's process.
@@ -124,9 +146,9 @@ impl Running {
     }
 
     /// Until the guard is dropped, a guest that QEMU stops for a moment does not count as paused.
-    pub fn hold(&self) -> Hold<'_> {
+    pub fn hold(self: &Arc<Self>) -> Hold {
         self.holding.fetch_add(1, Ordering::SeqCst);
-        Hold(self)
+        Hold(Arc::clone(self))
     }
 
     /// The place of gdb's socket.
@@ -147,6 +169,12 @@ impl Running {
     /// Makes the agent's channel known.
     pub fn set_agent(&self, agent: AgentClient) {
         self.log.follow(agent.clone());
+        *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(agent);
+    }
+
+    /// The agent of before a snapshot is back; its log goes on where it was.
+    pub fn set_agent_again(&self, agent: AgentClient) {
+        self.log.go_on(agent.clone());
         *self.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(agent);
     }
 
@@ -215,7 +243,7 @@ impl Running {
             console.begin_anew();
         }
         // Emptied, not removed: QEMU writes on to the file it has open.
-        let _ = std::fs::File::create(&self.reset_log);
+        let _ = std::fs::File::create(&self.built.spec.reset_log);
         self.death.send_if_modified(|death| match death {
             None | Some(Death::QemuEnded(_)) => false,
             Some(_) => death.take().is_some(),
@@ -240,6 +268,9 @@ impl Running {
             (_, reason) => reason,
         };
         self.log.sync(false, LAST_REPORTS).await;
+        if !self.announced.load(Ordering::SeqCst) {
+            return;
+        }
         let detail = death.map(|death| death.to_string());
         self.sink.emit(EventKind::VmStopped(VmStopped { vm: self.vm.clone(), reason, detail }));
     }
@@ -251,7 +282,8 @@ impl Running {
 
     /// Whether the last reset of a CPU was a triple fault, where QEMU tells.
     pub fn had_triple_fault(&self) -> bool {
-        std::fs::read(&self.reset_log).is_ok_and(|log| memchr::memmem::find(&log, TRIPLE_FAULT.as_bytes()).is_some())
+        std::fs::read(&self.built.spec.reset_log)
+            .is_ok_and(|log| memchr::memmem::find(&log, TRIPLE_FAULT.as_bytes()).is_some())
     }
 
     /// The last `bytes` of what the guest said: of `hvc0` where the serial port is silent.
@@ -272,9 +304,9 @@ impl Running {
 }
 
 /// See [`Running::hold`].
-pub struct Hold<'a>(&'a Running);
+pub struct Hold(Arc<Running>);
 
-impl Drop for Hold<'_> {
+impl Drop for Hold {
     fn drop(&mut self) {
         self.0.holding.fetch_sub(1, Ordering::SeqCst);
     }

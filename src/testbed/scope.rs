@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::snapshot::Snapshot;
 use super::vm::Vm;
 use crate::foundation::cancel::{CancelReason, CancelToken};
 use crate::run_events::StopReason;
@@ -10,12 +11,18 @@ use crate::run_events::StopReason;
 #[derive(Default)]
 pub struct Scope {
     vms: Vec<Arc<Vm>>,
+    snapshots: Vec<Snapshot>,
 }
 
 impl Scope {
     /// Adds a machine.
     pub fn insert(&mut self, vm: Arc<Vm>) {
         self.vms.push(vm);
+    }
+
+    /// Keeps a snapshot at least as long as the scope.
+    pub fn keep(&mut self, snapshot: Snapshot) {
+        self.snapshots.push(snapshot);
     }
 
     /// The machines, in the order of creation.

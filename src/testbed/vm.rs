@@ -220,14 +220,46 @@ impl Vm {
         Ok(running)
     }
 
+    /// # Errors
+    /// Its scope has ended.
+    pub(super) fn check_not_retired(&self, op: &'static str) -> Result<(), VmError> {
+        match self.inner().retired {
+            true => Err(VmError::Retired { vm: self.name().to_owned(), op, test: self.reference.test.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn set_running(&self, running: Option<Arc<Running>>) {
+        self.inner().running = running;
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn set_options(&self, options: VmOptions) {
+        self.inner().options = options;
+    }
+
+    /// Another QEMU takes the place of the one it had; the machine is booted. Where its scope has ended meanwhile, it goes.
+    pub(super) async fn arrive(&self, running: Arc<Running>) {
+        let is_late = {
+            let mut inner = self.inner();
+            if !inner.retired {
+                inner.running = Some(Arc::clone(&running));
+                inner.state = VmState::Booted;
+            }
+            inner.retired
+        };
+        self.changed.send_replace(());
+        if is_late {
+            running.stop(StopReason::ScopeEnded).await;
+        }
+    }
+
     /// Boots the machine and returns once its agent answers.
     ///
     /// # Errors
     /// A wrong state, an image that can't be used, a guest that does not come up.
     pub async fn boot(&self, later: VmOptions) -> Result<(), VmError> {
-        if self.inner().retired {
-            return Err(VmError::Retired { vm: self.name().to_owned(), test: self.reference.test.clone() });
-        }
+        self.check_not_retired("boot")?;
         self.leave("boot", &[VmState::Created, VmState::Shutdown, VmState::Dead], VmState::Booting)?;
         let unless_done = Unfinished::of(self);
         let options = {

@@ -14,7 +14,7 @@ use super::running::Running;
 use super::vm::{Down, Unfinished, Vm, VmState};
 use crate::agent_client::AgentError;
 use crate::agent_protocol::{Button, Op, OpReply};
-use crate::run_events::StopReason;
+use crate::run_events::{BootHow, StopReason};
 
 /// How long a guest that was asked to power off may take, before the accelerator's factor.
 const POWEROFF: Duration = Duration::from_secs(10);
@@ -182,7 +182,8 @@ impl Vm {
                 error = self.hold_resets(op, &running) => return Err(error),
             };
             self.qemu(op, &running, "set-action", json!({"reboot": "shutdown"})).await?;
-            boot::ready(self.bed(), self.reference(), &hello, Duration::ZERO, begun.elapsed());
+            let guest = begun.elapsed();
+            boot::ready(self.bed(), self.reference(), &hello, BootHow::Boot, guest, &[("guest", guest)]);
             Ok(())
         }
         .await;

@@ -80,5 +80,5 @@ function json.array(values) end
 ---The file's root lab.
 ---@class provium.RootLab: provium.Lab
 ---@field timeout provium.Duration The limit of each test of this file that sets none itself; nil for the command's.
----@field reset_between_tests boolean Whether file-scope VMs are reset to a snapshot between tests; needs snapshots.
+---@field reset_between_tests boolean Whether file-scope VMs are as the file left them before each test.
 provium = {}

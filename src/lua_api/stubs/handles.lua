@@ -324,3 +324,22 @@ function stream:close() end
 ---Where the stream was opened.
 ---@return provium.Site
 function stream:creation_site() end
+
+---@class provium.CloneOptions
+---@field hostname? string The clone's own host name.
+---@field agent_timeout? provium.Duration How long its agent may take.
+
+---A stored snapshot.
+---@class provium.Snapshot
+local snapshot = {}
+
+---Its directory.
+---@return string
+function snapshot:path() end
+
+---Bytes that it takes.
+---@return integer
+function snapshot:size() end
+
+---Removes it; VMs that were restored from it go on.
+function snapshot:delete() end

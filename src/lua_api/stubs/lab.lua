@@ -56,6 +56,16 @@ function lab:sub_lab_names() end
 ---@return string
 function lab:name() end
 
+---Keeps all VMs of the lab as they are at one moment.
+---@param dir? string
+---@return provium.Snapshot
+function lab:snapshot(dir) end
+
+---Has the lab be as the snapshot holds it; handles stay valid. Nothing has changed where it raises.
+---@param snapshot provium.Snapshot|string A snapshot or its directory.
+---@return provium.Lab
+function lab:restore(snapshot) end
+
 ---Boots every VM of the lab at once.
 ---@return provium.Lab
 function lab:boot() end

@@ -73,6 +73,22 @@ function vm:wait_shutdown(timeout) end
 ---@return provium.VM
 function vm:wait_reboot(timeout) end
 
+---Keeps the VM as it is now: in the directory `path`, or, without one, until the test (or file) ends. Nothing may be open in the guest.
+---@param path? string
+---@return provium.Snapshot
+function vm:snapshot(path) end
+
+---Goes on from a snapshot instead of booting; not on a VM that runs.
+---@param snapshot provium.Snapshot|string A snapshot or its directory.
+---@return provium.VM
+function vm:restore(snapshot) end
+
+---A running copy of this VM in the same lab.
+---@param name string
+---@param opts? provium.CloneOptions
+---@return provium.VM
+function vm:clone(name, opts) end
+
 ---Guest memory as an ELF core, also of a guest that panicked; returns the file's path.
 ---@param path? string
 ---@return string

@@ -28,6 +28,10 @@ pub struct GuestCondition {
     pub agent_gone: bool,
     /// How often it began anew.
     pub resets: u64,
+    /// How many transfers of its state have ended.
+    pub transfers: u64,
+    /// Whether the last of them succeeded.
+    pub transferred: bool,
 }
 
 impl GuestCondition {
@@ -36,14 +40,25 @@ impl GuestCondition {
         self.stopped || self.suspended
     }
 
-    /// The condition after an event (QEMU `qapi/run-state.json`, `qapi/char.json`).
+    /// The condition after an event (QEMU `qapi/run-state.json`, `qapi/char.json`, `qapi/migration.json`).
     pub(super) fn after(self, event: &str, data: &Value, agent_port: &str) -> Self {
         let end = |found: GuestEnd| match self.end {
             Some(GuestEnd::Panic) => Some(GuestEnd::Panic),
             _ => Some(found),
         };
         match event {
-            "RESET" => Self { stopped: self.stopped, resets: self.resets + 1, ..Self::default() },
+            "RESET" => Self {
+                stopped: self.stopped,
+                resets: self.resets + 1,
+                transfers: self.transfers,
+                transferred: self.transferred,
+                ..Self::default()
+            },
+            "MIGRATION" => match data["status"].as_str() {
+                Some("completed") => Self { transfers: self.transfers + 1, transferred: true, ..self },
+                Some("failed" | "cancelled") => Self { transfers: self.transfers + 1, transferred: false, ..self },
+                _ => self,
+            },
             "STOP" => Self { stopped: true, ..self },
             "RESUME" => Self { stopped: false, ..self },
             "SUSPEND" => Self { suspended: true, ..self },
@@ -92,6 +107,17 @@ mod tests {
         assert_eq!(after(&panic).end, Some(GuestEnd::Panic));
         let again = after(&[shutdown("guest-reset"), ("STOP", none.clone()), ("RESET", none)]);
         assert_eq!((again.end, again.stopped, again.resets), (None, true, 1));
+    }
+
+    #[test]
+    fn transfers() {
+        let status = |status: &str| ("MIGRATION", json!({"status": status}));
+        let begun = after(&[status("setup"), status("active")]);
+        assert_eq!((begun.transfers, begun.transferred), (0, false));
+        let done = after(&[status("setup"), status("completed"), ("RESET", Value::Null)]);
+        assert_eq!((done.transfers, done.transferred), (1, true));
+        let failed = after(&[status("completed"), status("setup"), status("failed")]);
+        assert_eq!((failed.transfers, failed.transferred), (2, false));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -64,8 +65,15 @@ impl Teller {
 
 enum Request {
     Agent(AgentClient),
+    /// The agent is quiet: what it has passed on is taken in, and nobody listens any more.
+    Rest(oneshot::Sender<()>),
+    /// The agent of before is back.
+    GoOn(AgentClient),
     Console,
-    Sync { ask: bool, done: oneshot::Sender<()> },
+    Sync {
+        ask: bool,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The newest lines of the kernel, with the numbers of their records.
@@ -75,6 +83,7 @@ type Remembered = Arc<Mutex<VecDeque<(u64, String)>>>;
 pub struct KernelLog {
     requests: mpsc::UnboundedSender<Request>,
     remembered: Remembered,
+    following: Arc<AtomicBool>,
 }
 
 impl KernelLog {
@@ -101,14 +110,34 @@ impl KernelLog {
             newest: None,
             console_until: None,
             waiting: Vec::new(),
+            following: Arc::default(),
         };
+        let following = Arc::clone(&follower.following);
         tokio::spawn(follower.run());
-        Self { requests, remembered }
+        Self { requests, remembered, following }
     }
 
     /// The machine has a new agent, which is asked for the log from its first record on.
     pub fn follow(&self, agent: AgentClient) {
         let _ = self.requests.send(Request::Agent(agent));
+    }
+
+    /// Whether a request to the agent is under way.
+    pub fn is_following(&self) -> bool {
+        self.following.load(Ordering::SeqCst)
+    }
+
+    /// Takes in what an agent that is quiet has passed on, and lets go of it.
+    pub async fn rest(&self) {
+        let (done, rested) = oneshot::channel();
+        if self.requests.send(Request::Rest(done)).is_ok() {
+            let _ = rested.await;
+        }
+    }
+
+    /// The machine's agent is back after a rest: it passes on what came since.
+    pub fn go_on(&self, agent: AgentClient) {
+        let _ = self.requests.send(Request::GoOn(agent));
     }
 
     /// The guest is gone: what the agent could not pass on any more is looked for on the consoles.
@@ -161,6 +190,8 @@ struct Follower {
     /// Until when the consoles were looked at: what the agent passes on of that time comes late.
     console_until: Option<u64>,
     waiting: Vec<oneshot::Sender<()>>,
+    /// Whether `feed` is there, for others.
+    following: Arc<AtomicBool>,
 }
 
 impl Follower {
@@ -179,6 +210,7 @@ impl Follower {
                 },
                 () = tokio::time::sleep_until(quiet), if self.recogniser.is_open() => self.finish(),
             }
+            self.following.store(self.feed.is_some(), Ordering::SeqCst);
             if !self.recogniser.is_open() {
                 for done in self.waiting.drain(..) {
                     // Whoever asked may have given up.
@@ -195,6 +227,19 @@ impl Follower {
                 self.finish();
                 self.decoder = Decoder::default();
                 (self.newest, self.console_until) = (None, None);
+                self.feed = agent.follow_kernel_log().await.ok();
+                self.agent_lost = self.feed.is_none();
+                self.agent = Some(agent);
+            }
+            Request::Rest(done) => {
+                self.drain();
+                if let Some(feed) = self.feed.take() {
+                    feed.leave();
+                }
+                // Whoever asked may have given up.
+                let _ = done.send(());
+            }
+            Request::GoOn(agent) => {
                 self.feed = agent.follow_kernel_log().await.ok();
                 self.agent_lost = self.feed.is_none();
                 self.agent = Some(agent);
