@@ -1,7 +1,5 @@
 //! Snapshots, clones and resets of real guests under the real command.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 #[test]
