@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Every room, its layer, and the rooms of its own or a lower layer that it may not use all the same.
-const ROOMS: [(&str, u32); 14] = [
+const ROOMS: [(&str, u32); 15] = [
     ("foundation", 0),
     ("project", 1),
     ("run_events", 1),
@@ -14,6 +14,7 @@ const ROOMS: [(&str, u32); 14] = [
     ("guest_agent", 2),
     ("agent_client", 2),
     ("qemu", 2),
+    ("fixtures", 2),
     ("nix_realiser", 2),
     ("switch", 2),
     ("testbed", 3),
@@ -26,11 +27,19 @@ const ROOMS: [(&str, u32); 14] = [
 /// What each room may import; a room of layer 2 knows one protocol at most, so that it can be tested alone.
 fn allowed(room: &str) -> &'static [&'static str] {
     match room {
-        "project" | "run_events" | "agent_protocol" | "qemu" | "nix_realiser" | "switch" => &["foundation"],
+        "project" | "run_events" | "agent_protocol" | "qemu" | "fixtures" | "nix_realiser" | "switch" => &["foundation"],
         "guest_agent" | "agent_client" => &["foundation", "agent_protocol"],
-        "testbed" => {
-            &["foundation", "project", "run_events", "agent_protocol", "agent_client", "qemu", "nix_realiser", "switch"]
-        }
+        "testbed" => &[
+            "foundation",
+            "project",
+            "run_events",
+            "agent_protocol",
+            "agent_client",
+            "qemu",
+            "fixtures",
+            "nix_realiser",
+            "switch",
+        ],
         "lua_api" => &["foundation", "project", "run_events", "agent_protocol", "testbed"],
         "scheduler" => &["foundation", "project", "run_events"],
         "reporters" => &["foundation", "run_events"],
@@ -41,6 +50,7 @@ fn allowed(room: &str) -> &'static [&'static str] {
             "agent_protocol",
             "agent_client",
             "qemu",
+            "fixtures",
             "nix_realiser",
             "switch",
             "testbed",

@@ -16,14 +16,43 @@ impl Digest {
         Self(blake3::hash(bytes))
     }
 
+    /// Of all that a reader gives.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn of_reader(reader: impl std::io::Read) -> std::io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(reader)?;
+        Ok(Self(hasher.finalize()))
+    }
+
     /// Of a file's content.
     ///
     /// # Errors
     /// When it can't be read.
     pub fn of_file(path: &Path) -> Result<Self, PathError> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path).at("open", path)?).at("read", path)?;
-        Ok(Self(hasher.finalize()))
+        Self::of_reader(File::open(path).at("open", path)?).at("read", path)
+    }
+}
+
+/// A digest in the making.
+#[derive(Default)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Of nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes so far.
+    pub fn finish(&self) -> Digest {
+        Digest(self.0.finalize())
     }
 }
 
