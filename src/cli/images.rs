@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::build_hook;
+use super::{build_hook, session};
 use crate::foundation::digest::Digest;
 use crate::foundation::nix_value::{NixValue, Value};
 use crate::foundation::path_error::describe_io;
@@ -15,7 +15,8 @@ use crate::run_events::{
     EventKind, EventSink, ProfileRealiseDone, ProfileRealiseFailed, ProfileRealiseProgress, ProfileRealiseStarted,
     RealiseStep, RealisedPath, Warning,
 };
-use crate::testbed::{ImageError, ProfileImages};
+use crate::foundation::store_path::StorePath;
+use crate::testbed::{FixtureSettings, ImageError, NixIdentities, ProfileImages};
 
 /// Finds the files of profiles, each value and each command once in a run.
 pub struct ImageFinder {
@@ -149,10 +150,7 @@ impl ImageFinder {
     }
 
     fn call(&self, state: &mut State, wanted: &[Wanted]) -> Result<Vec<Realised>, String> {
-        let realiser = match &mut state.realiser {
-            Some(realiser) => realiser,
-            none => none.insert(Realiser::new(state.options.clone()).map_err(|error| error.to_string())?),
-        };
+        let realiser = realiser(state)?;
         let sink = self.sink.clone();
         let mut counts = (None, None);
         let mut progress = |progress: Progress| {
@@ -174,6 +172,41 @@ impl ImageFinder {
             sink.emit(EventKind::ProfileRealiseProgress(ProfileRealiseProgress { step, text, done, expected }));
         };
         realiser.realise(wanted, &mut progress, &self.cancel).map_err(|error| error.to_string())
+    }
+
+    /// The store paths of what `project`'s profiles boot, with the file inside where one is named. What is not realised in this run
+    /// is evaluated by one dry run.
+    ///
+    /// # Errors
+    /// The realiser's message.
+    pub fn nix_identities(&self, project: &Project) -> Result<NixIdentities, String> {
+        let boots = |asked: &Asked| matches!(asked.key, "kernel" | "initrd" | "modules");
+        let asked: Vec<Asked> = project.profiles.values().flat_map(wanted_by).filter(boots).collect();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, missing): (Vec<Asked>, Vec<Asked>) =
+            asked.into_iter().partition(|asked| state.realised.contains_key(&(asked.value.clone(), asked.key)));
+        let mut found = NixIdentities::new();
+        // The file only where it is named: which one a role finds is not known before it is built.
+        let identity = |asked: &Asked, path: &StorePath| match &asked.value.file {
+            Some(file) => format!("{path}/{file}"),
+            None => path.to_string(),
+        };
+        for asked in known {
+            if let Some(realised) = state.realised.get(&(asked.value.clone(), asked.key)) {
+                found.insert((asked.profile.clone(), asked.key), identity(&asked, &realised.store_path));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let wanted: Vec<Wanted> = missing.iter().map(Asked::wanted).collect();
+        let paths = realiser(&mut state)?.paths_without_building(&wanted).map_err(|error| error.to_string())?;
+        for (asked, path) in missing.iter().zip(paths) {
+            if let Some(path) = path {
+                found.insert((asked.profile.clone(), asked.key), identity(asked, &path));
+            }
+        }
+        Ok(found)
     }
 
     /// Runs the `build` commands of `profiles`, so that no test's time goes by meanwhile. What fails is told by the first
@@ -255,6 +288,14 @@ impl ImageFinder {
     }
 }
 
+/// The realiser, made with the first Nix value.
+fn realiser(state: &mut State) -> Result<&mut Realiser, String> {
+    Ok(match &mut state.realiser {
+        Some(realiser) => realiser,
+        none => none.insert(Realiser::new(state.options.clone()).map_err(|error| error.to_string())?),
+    })
+}
+
 /// The profile's files below the place that its `build` command fills.
 fn built_paths(profile: &Profile) -> Vec<RealisedPath> {
     let built = |(key, setting): (&'static str, &Setting<Value>)| match &setting.value {
@@ -326,4 +367,16 @@ pub fn known_values(
 pub fn as_source(finder: &Arc<ImageFinder>) -> crate::testbed::ImageSource {
     let finder = Arc::clone(finder);
     Arc::new(move |profile| finder.find(profile))
+}
+
+/// Where fixtures are kept.
+pub fn fixture_settings(finder: &Arc<ImageFinder>, project: Option<&Project>, runtime_dir: &Path) -> FixtureSettings {
+    let cache = session::base_directory("XDG_CACHE_HOME", ".cache").join("provium");
+    let finder = Arc::clone(finder);
+    FixtureSettings {
+        cache_dir: project.and_then(|project| project.cache_dir.clone()).unwrap_or_else(|| cache.join("fixtures")),
+        spare_dir: runtime_dir.join("fixtures"),
+        memo: cache.join("identifiers.json"),
+        nix: Arc::new(move |project| finder.nix_identities(project)),
+    }
 }

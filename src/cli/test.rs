@@ -59,7 +59,9 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
         Err(_) if interrupt.is_cancelled() => Ok(Exit::Interrupted),
         Err(message) => Err(CommandError::environment(message)),
         Ok(()) => {
+            let fixtures = images::fixture_settings(&finder, project.as_deref(), runtime_dir.path());
             let bed = Testbed::new(TestbedSettings {
+                fixtures,
                 runtime: runtime.handle().clone(),
                 images: images::as_source(&finder),
                 machine: machine(args, &finder, project.as_deref()),

@@ -29,6 +29,9 @@ pub enum RamKind {
     Private,
 }
 
+/// The CPU model of guests whose profile names none.
+pub const CPU_MODEL: &str = "max";
+
 /// One machine to start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachineSpec {
@@ -117,7 +120,7 @@ fn machine(words: &mut Words, spec: &MachineSpec, ram: Option<RawFd>) {
             words.text("-object", &backend);
         }
     }
-    words.text("-cpu", spec.cpu_model.as_deref().unwrap_or("max"));
+    words.text("-cpu", spec.cpu_model.as_deref().unwrap_or(CPU_MODEL));
     words.text("-smp", &spec.cpus.max(1).to_string());
     words.text("-m", &format!("{}k", size / 1024));
     for word in ["-display", "none", "-nodefaults", "-no-user-config", "-sandbox", "on"] {

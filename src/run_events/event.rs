@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fixture::{FixtureBuildDone, FixtureBuildStarted, FixtureBuildWaiting, FixtureDamaged, FixtureHit};
 use super::realise::{ProfileRealiseDone, ProfileRealiseFailed, ProfileRealiseProgress, ProfileRealiseStarted};
 use super::results::{FileBlocked, FileDone, FileRef, TestDone, TestStarted};
 use super::run::{AcceleratorChosen, RunDone, RunStarted, Warning};
@@ -59,6 +60,11 @@ pub enum EventKind {
     VmStopped(VmStopped),
     GuestPanic(GuestPanic),
     GuestSplat(GuestSplat),
+    FixtureBuildStarted(FixtureBuildStarted),
+    FixtureBuildWaiting(FixtureBuildWaiting),
+    FixtureBuildDone(FixtureBuildDone),
+    FixtureHit(FixtureHit),
+    FixtureDamaged(FixtureDamaged),
     Warning(Warning),
     RunDone(RunDone),
 }

@@ -85,6 +85,37 @@ fn every_kind() -> Vec<EventKind> {
             kernel_release: "6.1.0".into(),
         }),
         EventKind::VmStopped(VmStopped { vm: vm(), reason: StopReason::ScopeEnded, detail: None }),
+        EventKind::FixtureBuildStarted(FixtureBuildStarted {
+            fixture: "base".into(),
+            profile: "p".into(),
+            file: file().file,
+        }),
+        EventKind::FixtureBuildWaiting(FixtureBuildWaiting {
+            fixture: "base".into(),
+            profile: "p".into(),
+            file: file().file,
+            holder: "b.test.lua".into(),
+        }),
+        EventKind::FixtureBuildDone(FixtureBuildDone {
+            fixture: "base".into(),
+            profile: "p".into(),
+            file: file().file,
+            key: Some("0123".into()),
+            error: None,
+            duration: 1.5,
+        }),
+        EventKind::FixtureHit(FixtureHit {
+            fixture: "base".into(),
+            profile: "p".into(),
+            file: file().file,
+            key: "0123".into(),
+        }),
+        EventKind::FixtureDamaged(FixtureDamaged {
+            fixture: "base".into(),
+            key: "0123".into(),
+            path: "/cache/0123".into(),
+            reason: "short".into(),
+        }),
         EventKind::GuestPanic(GuestPanic { vm: vm(), message: "Kernel panic".into() }),
         EventKind::GuestSplat(GuestSplat {
             vm_id: 1,
@@ -133,6 +164,11 @@ fn the_kinds_are_those_of_the_specification() {
         "vm_stopped",
         "guest_panic",
         "guest_splat",
+        "fixture_build_started",
+        "fixture_build_waiting",
+        "fixture_build_done",
+        "fixture_hit",
+        "fixture_damaged",
         "run_done",
     ] {
         assert!(names.iter().any(|found| found == name), "{name}");

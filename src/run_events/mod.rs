@@ -5,6 +5,7 @@
 
 mod error;
 mod event;
+mod fixture;
 mod ledger;
 mod realise;
 mod results;
@@ -14,6 +15,7 @@ mod vm;
 
 pub use error::ConsumerError;
 pub use event::{Event, EventKind, FORMAT_VERSION};
+pub use fixture::{FixtureBuildDone, FixtureBuildStarted, FixtureBuildWaiting, FixtureDamaged, FixtureHit};
 pub use ledger::{Admission, Ledger};
 pub use realise::{
     ProfileRealiseDone, ProfileRealiseFailed, ProfileRealiseProgress, ProfileRealiseStarted, RealiseStep, RealisedPath,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use super::accelerator::{Machine, MachineRequest};
 use super::artifacts::Artifacts;
 use super::error::VmError;
+use super::fixture_shelf::{FixtureSettings, FixtureShelf};
 use super::images::ImageCache;
 use super::options::VmOptions;
 use super::pool::Pool;
@@ -78,6 +79,8 @@ pub struct TestbedSettings {
     pub artifacts: Artifacts,
     /// What all machines may use together.
     pub pool: Pool,
+    /// Where fixtures are kept.
+    pub fixtures: FixtureSettings,
 }
 
 pub(super) struct Shared {
@@ -89,6 +92,7 @@ pub(super) struct Shared {
     splats: SplatDesk,
     /// How many QEMUs were started.
     starts: AtomicU64,
+    pub(super) fixtures: OnceLock<Result<FixtureShelf, String>>,
 }
 
 /// Wakes a thread that waits for a future.
@@ -123,6 +127,7 @@ impl Testbed {
                 broken: Mutex::default(),
                 splats: SplatDesk::default(),
                 starts: AtomicU64::new(0),
+                fixtures: OnceLock::new(),
             }),
         }
     }

@@ -11,6 +11,8 @@ mod boot;
 mod call;
 mod console;
 mod error;
+mod fixture_recorder;
+mod fixture_shelf;
 mod guest;
 mod guest_calls;
 mod guest_files;
@@ -44,6 +46,7 @@ mod worker;
 pub use crate::agent_client::{
     IoctlArgument, IoctlRequest, Nested, Program, RunOutcome, RunSpec, RunStatus, SyscallOutcome, SyscallRequest, Turn,
 };
+pub use crate::fixtures::{Entry as FixtureEntry, Wish};
 pub use crate::qemu::{AccelRequest, Candidates};
 pub use accelerator::MachineRequest;
 pub use artifacts::Artifacts;
@@ -52,6 +55,10 @@ pub use belongings::Belongings;
 pub use call::Call;
 pub use console::ConsolePort;
 pub use error::{Death, VmError};
+pub use fixture_recorder::FixtureRecorder;
+pub use fixture_shelf::{
+    FixtureOrder, FixtureProblem, FixtureSettings, FixtureShelf, NixIdentities, NixIdentitySource,
+};
 pub use guest::Guest;
 pub use handles::{HandleGuard, HandleKind, Handles, OpenHandle};
 pub use host_process::{HostProcess, HostProcesses, Pipe, PipeEnd};

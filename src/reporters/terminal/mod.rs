@@ -2,6 +2,7 @@
 
 mod colour;
 mod failure;
+mod fixture_lines;
 mod render;
 mod summary;
 mod text;

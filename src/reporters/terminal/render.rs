@@ -1,7 +1,7 @@
 //! Events to lines. Pure: the same events give the same text.
 
 use super::colour::{Paint, Style};
-use super::failure;
+use super::{failure, fixture_lines};
 use super::summary::summary;
 use super::text::{duration, indent, one_line, plural};
 use crate::foundation::duration::{format_duration, from_seconds};
@@ -80,8 +80,11 @@ impl Renderer {
                 format!("  vm `{}`: kernel report: {}\n", one_line(&splat.vm), one_line(&splat.title))
             }
             EventKind::Warning(warning) => self.warning(warning),
-            _ if self.is_verbose() => self.verbose(kind),
-            _ => String::new(),
+            kind => match fixture_lines::line(kind, self.is_verbose(), self.paint) {
+                Some(line) => line,
+                None if self.is_verbose() => self.verbose(kind),
+                None => String::new(),
+            },
         }
     }
 

@@ -1,0 +1,366 @@
+//! Fixtures of a run: profiles as keys see them, the cache, and what is told of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
+
+use super::bed::{Shared, Testbed};
+use crate::fixtures::{
+    self, ABSENT, Ask, Built, Entry, Explanation, Failure, Files, FixtureError, Memo, ProfileIdentity, Shelf, ShelfParts,
+    Step, Store, Surroundings, Wish,
+};
+use crate::foundation::cancel::CancelToken;
+use crate::foundation::nix_value::Value;
+use crate::project::{KeyProfiles, Profile, Project, Setting};
+use crate::qemu::{self, Accel};
+use crate::run_events::{
+    EventKind, FixtureBuildDone, FixtureBuildStarted, FixtureBuildWaiting, FixtureDamaged, FixtureHit, Warning,
+};
+
+/// The identifier of what a profile does not have.
+const NONE: &str = "none";
+
+/// Store paths of profiles' Nix values, by profile and key.
+pub type NixIdentities = BTreeMap<(String, &'static str), String>;
+/// Finds them, without building what is not built yet; a message where that fails.
+pub type NixIdentitySource = Arc<dyn Fn(&Project) -> Result<NixIdentities, String> + Send + Sync>;
+
+/// Where a run's fixtures are kept.
+#[derive(Clone)]
+pub struct FixtureSettings {
+    /// The cache.
+    pub cache_dir: PathBuf,
+    /// Used in its place, for this run, where it can't be written.
+    pub spare_dir: PathBuf,
+    /// Where identifiers of files are remembered.
+    pub memo: PathBuf,
+    /// Where store paths come from.
+    pub nix: NixIdentitySource,
+}
+
+/// Why there is no fixture.
+#[derive(Debug)]
+pub enum FixtureProblem {
+    /// The build failed, or the cache can't be used: a message.
+    Failed(String),
+    /// It was given up.
+    Cancelled,
+}
+
+impl fmt::Display for FixtureProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(message) => f.write_str(message),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+/// The fixtures of a run.
+pub struct FixtureShelf {
+    shelf: Shelf,
+    /// The cache, where it can't be written and another directory is used in its place.
+    files: Files,
+    warned: Mutex<BTreeSet<String>>,
+}
+
+/// Who wants a fixture, and how.
+pub struct FixtureOrder<'a> {
+    /// Which.
+    pub wish: &'a Wish,
+    /// The file that wants it, as it is shown.
+    pub holder: &'a str,
+    /// Whether it is built although it is there.
+    pub rebuild: bool,
+    /// Ends the wait.
+    pub token: &'a CancelToken,
+    /// Runs the fixture's chunk, with the snapshot going to this directory.
+    pub build: &'a mut dyn FnMut(&Path) -> Result<Built, String>,
+}
+
+impl Testbed {
+    /// The fixtures of the run; the cache is opened at the first call.
+    ///
+    /// # Errors
+    /// A message: there is no project, or the cache can't be used.
+    pub fn fixtures(&self) -> Result<&FixtureShelf, String> {
+        let open = || FixtureShelf::open(&self.shared);
+        self.shared.fixtures.get_or_init(open).as_ref().map_err(Clone::clone)
+    }
+
+    /// The fixture that is ordered, from the cache or built. Blocks.
+    ///
+    /// # Errors
+    /// See [`FixtureProblem`].
+    pub fn fixture(&self, order: FixtureOrder<'_>) -> Result<Entry, FixtureProblem> {
+        let shelf = self.fixtures().map_err(FixtureProblem::Failed)?;
+        let (wish, holder) = (order.wish, order.holder.to_owned());
+        let sink = &self.shared.settings.sink;
+        let mut begun: Option<Instant> = None;
+        let mut tell = |step: Step| {
+            if matches!(step, Step::Started) {
+                begun.get_or_insert_with(Instant::now);
+            }
+            tell(self, wish, &holder, step);
+        };
+        let result = shelf.shelf.obtain(Ask {
+            wish,
+            holder: order.holder,
+            rebuild: order.rebuild,
+            is_cancelled: &|| order.token.is_cancelled(),
+            tell: &mut tell,
+            build: order.build,
+        });
+        let result = result.map_err(|failure| self.problem(failure, order.token));
+        if let (Err(problem), Some(begun)) = (&result, begun) {
+            sink.emit(EventKind::FixtureBuildDone(FixtureBuildDone {
+                fixture: wish.name.clone(),
+                profile: wish.profile.clone(),
+                file: holder.clone(),
+                key: None,
+                error: Some(problem.to_string()),
+                duration: begun.elapsed().as_secs_f64(),
+            }));
+        }
+        let entry = result?;
+        self.compare_command_lines(shelf, &entry);
+        Ok(entry)
+    }
+
+    fn problem(&self, failure: Failure, token: &CancelToken) -> FixtureProblem {
+        match failure {
+            Failure::Cache(FixtureError::Cancelled) => FixtureProblem::Cancelled,
+            _ if token.is_cancelled() => FixtureProblem::Cancelled,
+            // Nix, or QEMU: no other test would fare better.
+            Failure::Surroundings(message) => FixtureProblem::Failed(self.break_down(message).to_string()),
+            other => FixtureProblem::Failed(other.to_string()),
+        }
+    }
+
+    /// Warns, once in a run, where a fixture's kernels were booted with other words than the profiles have now.
+    fn compare_command_lines(&self, shelf: &FixtureShelf, entry: &Entry) {
+        let Some(project) = &self.shared.settings.project else { return };
+        let manifest = entry.manifest();
+        for (name, before) in &manifest.cmdlines {
+            let Some(now) = project.profiles.get(name).map(command_line) else { continue };
+            if now == *before {
+                continue;
+            }
+            let message = format!(
+                "fixture `{}` was built when the command line of the profile `{name}` was `{before}`; it is `{now}` now",
+                manifest.fixture
+            );
+            let hint = format!("`provium fixture rebuild {}` boots with the new one", manifest.fixture);
+            if shelf.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(message.clone()) {
+                self.shared.settings.sink.emit(EventKind::Warning(Warning { message, hint: Some(hint) }));
+            }
+        }
+    }
+
+    /// The words of the kernels of `profiles`, as manifests keep them.
+    pub fn command_lines<'a>(&self, profiles: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, String> {
+        let Some(project) = &self.shared.settings.project else { return BTreeMap::new() };
+        let of = |name: &String| Some((name.clone(), command_line(project.profiles.get(name)?)));
+        profiles.into_iter().filter_map(of).collect()
+    }
+
+    /// The profile that is meant where none is named: the first by sorted name.
+    ///
+    /// # Errors
+    /// A message: there is no project.
+    pub fn first_profile(&self) -> Result<String, String> {
+        let project = self.shared.settings.project.as_ref();
+        let profile = project.and_then(|project| project.first_profile());
+        profile.map(|profile| profile.name.clone()).ok_or_else(|| super::error::VmError::NoConfig.to_string())
+    }
+}
+
+/// The words that a profile has the kernel booted with, before ours and those of an option.
+fn command_line(profile: &Profile) -> String {
+    let text = match profile.cmdline_file.as_ref().map(|setting| &setting.value) {
+        None => String::new(),
+        Some(Value::Path(path)) => fs::read_to_string(path).unwrap_or_default(),
+        Some(Value::Nix(value)) => format!("({value})"),
+    };
+    text.split_whitespace().chain(profile.cmdline.split_whitespace()).collect::<Vec<_>>().join(" ")
+}
+
+fn tell(bed: &Testbed, wish: &Wish, holder: &str, step: Step) {
+    let (fixture, profile, file) = (wish.name.clone(), wish.profile.clone(), holder.to_owned());
+    bed.shared.settings.sink.emit(match step {
+        Step::Hit { key } => EventKind::FixtureHit(FixtureHit { fixture, profile, file, key: key.to_string() }),
+        Step::Waiting { holder } => {
+            EventKind::FixtureBuildWaiting(FixtureBuildWaiting { fixture, profile, file, holder })
+        }
+        Step::Started => EventKind::FixtureBuildStarted(FixtureBuildStarted { fixture, profile, file }),
+        Step::Done { key, duration } => EventKind::FixtureBuildDone(FixtureBuildDone {
+            fixture,
+            profile,
+            file,
+            key: Some(key.to_string()),
+            error: None,
+            duration,
+        }),
+        Step::Damaged { key, place, why } => EventKind::FixtureDamaged(FixtureDamaged {
+            fixture,
+            key: key.to_string(),
+            path: place.display().to_string(),
+            reason: why,
+        }),
+        Step::Again { changed } => {
+            let message = format!("fixture `{fixture}`: {} changed while it was built", changed.join(", "));
+            EventKind::Warning(Warning { message, hint: None })
+        }
+    });
+}
+
+impl FixtureShelf {
+    fn open(shared: &Arc<Shared>) -> Result<Self, String> {
+        let no_config = || super::error::VmError::NoConfig.to_string();
+        let project = shared.settings.project.clone().ok_or_else(no_config)?;
+        let FixtureSettings { cache_dir, spare_dir, memo, nix } = shared.settings.fixtures.clone();
+        let memo = Arc::new(Memo::load(memo));
+        let files =
+            Files { directory: project.directory.clone(), roots: project.roots.clone(), memo: Arc::clone(&memo) };
+        let opened = Store::open(&cache_dir).map_err(|error| FixtureError::File(error).to_string())?;
+        let mut others = Vec::new();
+        let store = if opened.is_writable() {
+            opened
+        } else {
+            // What is there is used; what is not is built for this run alone.
+            others.push(opened);
+            Store::open(&spare_dir).map_err(|error| FixtureError::File(error).to_string())?
+        };
+        let (around, of) = (Arc::downgrade(shared), Arc::clone(&memo));
+        let shelf = Shelf::new(ShelfParts {
+            store,
+            others,
+            most: project.cache_max_size,
+            project: project.directory.clone(),
+            memo: Arc::clone(&memo),
+            world: Box::new(files.clone()),
+            surroundings: Box::new(move || surroundings(&around, &project, &of, &nix)),
+        });
+        let shelf = shelf.map_err(|error| FixtureError::File(error).to_string())?;
+        Ok(Self { shelf, files, warned: Mutex::default() })
+    }
+
+    /// The project's files.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The cache that fixtures are built into.
+    pub fn store(&self) -> &Store {
+        self.shelf.store()
+    }
+
+    /// What files were.
+    pub fn memo(&self) -> &Memo {
+        self.shelf.memo()
+    }
+
+    /// A whole entry for the present key.
+    ///
+    /// # Errors
+    /// A message: the cache can't be read, or profiles can't be identified.
+    pub fn look_up(&self, wish: &Wish) -> Result<Option<Entry>, String> {
+        self.shelf.look_up(wish, &mut |_, _, _| ()).map_err(|failure| failure.to_string())
+    }
+
+    /// Every ingredient of the present key, and what changed.
+    ///
+    /// # Errors
+    /// As [`look_up`](Self::look_up).
+    pub fn explain(&self, wish: &Wish) -> Result<Explanation, String> {
+        self.shelf.explain(wish).map_err(|failure| failure.to_string())
+    }
+}
+
+/// What is the same for all fixtures of a run.
+fn surroundings(
+    shared: &Weak<Shared>,
+    project: &Project,
+    memo: &Memo,
+    nix: &NixIdentitySource,
+) -> Result<Surroundings, String> {
+    let Some(shared) = shared.upgrade() else { return Err("the run is over".to_owned()) };
+    let bed = Testbed { shared };
+    let machine = bed.block_on(bed.machine()).map_err(|error| error.to_string())?;
+    let binary = machine.qemu();
+    let on_kvm = machine.accel() == Accel::Kvm;
+    let machine = fixtures::Machine {
+        qemu: format!("{} {}", binary.version, memo.identify(&binary.path)),
+        accelerator: machine.accel().name().to_owned(),
+        cpu_model: qemu::CPU_MODEL.to_owned(),
+        cpu_vendor: on_kvm.then(cpu_vendor),
+    };
+    let store_paths = nix(project)?;
+    let identity = |profile: &Profile| (profile.name.clone(), identity(profile, memo, &store_paths));
+    Ok(Surroundings {
+        profiles: project.profiles.values().map(identity).collect(),
+        only_used: project.key_profiles == KeyProfiles::Used,
+        agent: memo.identify(&bed.shared.settings.agent),
+        machine,
+    })
+}
+
+fn identity(profile: &Profile, memo: &Memo, store_paths: &NixIdentities) -> ProfileIdentity {
+    let of = |key: &'static str, setting: Option<&Setting<Value>>| match setting.map(|setting| &setting.value) {
+        None => NONE.to_owned(),
+        Some(Value::Nix(value)) => match store_paths.get(&(profile.name.clone(), key)) {
+            Some(path) => path.clone(),
+            None => format!("unknown ({value})"),
+        },
+        Some(Value::Path(path)) => identify(key, path, profile.arch.name(), memo),
+    };
+    ProfileIdentity {
+        images: vec![
+            ("kernel", of("kernel", Some(&profile.kernel))),
+            ("initrd", of("initrd", profile.initrd.as_ref())),
+            ("modules", of("modules", profile.modules.as_ref())),
+        ],
+        details: details(profile),
+    }
+}
+
+/// The identifier of a file; of a directory only what guests get of it.
+fn identify(key: &str, path: &Path, arch: &str, memo: &Memo) -> String {
+    if !path.is_dir() {
+        return memo.identify(path);
+    }
+    if key == "kernel" {
+        // A build tree.
+        return qemu::inspect(path, arch).map_or_else(|_| ABSENT.to_owned(), |image| memo.identify(&image.path));
+    }
+    let inside = ["lib/modules", "usr/lib/modules"].map(|below| path.join(below));
+    memo.identify(inside.iter().find(|directory| directory.is_dir()).map_or(path, PathBuf::as_path))
+}
+
+/// The settings that count of a profile that is booted.
+fn details(profile: &Profile) -> fixtures::Details {
+    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| NONE.to_owned());
+    vec![
+        ("arch", profile.arch.name().to_owned()),
+        ("guest_os", profile.guest_os.name().to_owned()),
+        ("memory", profile.memory.to_string()),
+        ("cpus", profile.cpus.to_string()),
+        ("machine", or_none(&profile.machine)),
+        ("cpu", or_none(&profile.cpu)),
+        ("qemu_args", format!("{:?}", profile.qemu_args)),
+        ("fast_boot", profile.fast_boot.to_string()),
+    ]
+}
+
+/// Who made the host's CPU.
+fn cpu_vendor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let vendor = text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        matches!(key.trim(), "vendor_id" | "CPU implementer").then(|| value.trim().to_owned())
+    });
+    vendor.unwrap_or_else(|| "unknown".to_owned())
+}
