@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use super::completions::CompletionsArgs;
+use super::fixture::args::FixtureArgs;
 use super::lsp_setup::LspSetupArgs;
 use super::time_limit::TimeLimit;
 use crate::reporters::{ColourChoice, Verbosity};
@@ -40,6 +41,7 @@ pub enum Command {
     Test(Box<TestArgs>),
     Build(BuildArgs),
     Profile(ProfileArgs),
+    Fixture(FixtureArgs),
     LspSetup(LspSetupArgs),
     Completions(CompletionsArgs),
 }

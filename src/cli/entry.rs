@@ -11,7 +11,7 @@ use super::error::CommandError;
 use super::exit_code::Exit;
 use super::logging;
 use super::panic_hook;
-use super::{build, completions, lsp_setup, profile, test};
+use super::{build, completions, fixture, lsp_setup, profile, test};
 use crate::reporters::ColourContext;
 
 /// Entry of the `provium` binary.
@@ -46,6 +46,7 @@ fn dispatch(args: &Args) -> Result<Exit, CommandError> {
         Command::Test(command) => test::run(&args.global, command),
         Command::Build(command) => build::run(&args.global, command),
         Command::Profile(command) => profile::run(&args.global, command),
+        Command::Fixture(command) => fixture::run(&args.global, command),
         Command::LspSetup(command) => lsp_setup::run(&args.global, command),
         Command::Completions(command) => completions::run(command),
     }

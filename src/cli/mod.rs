@@ -6,6 +6,7 @@ pub mod build_hook;
 pub mod completions;
 pub mod error;
 pub mod exit_code;
+pub mod fixture;
 pub mod host_info;
 pub mod images;
 pub mod logging;

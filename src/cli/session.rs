@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::GlobalArgs;
+use super::args::{AccelArg, GlobalArgs};
 use super::error::{CommandError, Problem};
 use super::exit_code::Exit;
+use super::images::ImageFinder;
 use crate::foundation::path_error::describe_io;
 use crate::lua_api::CallRecord;
 use crate::nix_realiser::{self, split_like_shell};
 use crate::project::{self, Project, ProjectError};
+use crate::testbed::{AccelRequest, Candidates, MachineRequest};
 
 /// The working directory.
 ///
@@ -150,4 +152,28 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
         .enable_all()
         .build()
         .map_err(|error| CommandError::environment(format!("can't start the runtime: {}", describe_io(&error))))
+}
+
+/// Which QEMU and accelerator are asked for.
+pub fn machine(
+    accel: AccelArg,
+    qemu: Option<&Path>,
+    finder: &ImageFinder,
+    project: Option<&Project>,
+) -> MachineRequest {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    MachineRequest {
+        qemu: Candidates {
+            flag: qemu.map(Path::to_owned),
+            user: variable("PROVIUM_QEMU"),
+            config: project.and_then(|project| finder.qemu(project)),
+            default: variable("PROVIUM_DEFAULT_QEMU"),
+            path: std::env::var_os("PATH"),
+        },
+        accel: match accel {
+            AccelArg::Auto => AccelRequest::Auto,
+            AccelArg::Kvm => AccelRequest::Kvm,
+            AccelArg::Tcg => AccelRequest::Tcg,
+        },
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::args::{AccelArg, GlobalArgs, OutputFormat, TestArgs};
+use super::args::{GlobalArgs, OutputFormat, TestArgs};
 use super::error::CommandError;
 use super::exit_code::Exit;
 use super::host_info::host_info;
@@ -19,8 +19,7 @@ use crate::project::{self, Project, TestFile};
 use crate::reporters::{ColourContext, EventFile, JsonLines, Options, Terminal};
 use crate::run_events::{Consumer, EventKind, EventSink, FileStatus, RunStarted};
 use crate::scheduler::{self, Decision, FileContext, FileJob, FileOutcome, RunOutcome, Selection};
-use crate::testbed::{AccelRequest, Candidates, MachineRequest, Testbed, TestbedSettings};
-use crate::testbed::{Artifacts, Pool};
+use crate::testbed::{Artifacts, Pool, Testbed, TestbedSettings};
 
 /// Runs tests.
 ///
@@ -64,7 +63,7 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 fixtures,
                 runtime: runtime.handle().clone(),
                 images: images::as_source(&finder),
-                machine: machine(args, &finder, project.as_deref()),
+                machine: session::machine(args.running.accel, args.running.qemu.as_deref(), &finder, project.as_deref()),
                 agent,
                 runtime_dir: runtime_dir.path().to_owned(),
                 cache_dir: session::base_directory("XDG_CACHE_HOME", ".cache").join("provium"),
@@ -161,24 +160,6 @@ fn realise(finder: &ImageFinder, project: Option<&Project>, files: &[TestFile]) 
         finder.build_ahead(project.profiles.values().filter(|profile| reach.profiles.contains(&profile.name)));
     }
     Ok(())
-}
-
-fn machine(args: &TestArgs, finder: &ImageFinder, project: Option<&Project>) -> MachineRequest {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    MachineRequest {
-        qemu: Candidates {
-            flag: args.running.qemu.clone(),
-            user: variable("PROVIUM_QEMU"),
-            config: project.and_then(|project| finder.qemu(project)),
-            default: variable("PROVIUM_DEFAULT_QEMU"),
-            path: std::env::var_os("PATH"),
-        },
-        accel: match args.running.accel {
-            AccelArg::Auto => AccelRequest::Auto,
-            AccelArg::Kvm => AccelRequest::Kvm,
-            AccelArg::Tcg => AccelRequest::Tcg,
-        },
-    }
 }
 
 fn run_files(

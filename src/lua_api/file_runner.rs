@@ -1,6 +1,5 @@
 //! One test file: its Lua state, its tests in the order of registration, its events.
 
-use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,14 +9,13 @@ use mlua::{Lua, LuaOptions, StdLib, Table};
 
 use super::bindings::{Bindings, CallRecord};
 use super::error::lua_message;
-use super::file_state::FileState;
-use super::lab::VmLab;
+use super::file_state::{FileState, StateParts};
 use super::place::Place;
 use super::registration::Meta;
 use super::{globals, hook, modules, test_runner};
 use crate::foundation::cancel::CancelToken;
 use crate::run_events::{EventSink, FileError, FilePhase, FileStatus};
-use crate::testbed::{HostProcesses, Scope, Testbed};
+use crate::testbed::{Scope, Testbed};
 
 /// What decides whether a test runs: its name and its metadata.
 pub type Select = Arc<dyn Fn(&str, &Meta) -> bool + Send + Sync>;
@@ -64,29 +62,16 @@ pub struct FileRun {
 /// Runs a test file on this thread.
 pub fn run_file(settings: FileSettings) -> FileRun {
     let mut run = FileRun::default();
-    let state = Rc::new(FileState {
+    let state = Rc::new(FileState::new(StateParts {
         bed: settings.bed.clone(),
         display: settings.display.clone(),
         path: settings.path.clone(),
-        scope: RefCell::new(Scope::default()),
-        belongings: RefCell::default(),
-        file_processes: HostProcesses::default(),
         token: settings.token.clone(),
-        tests: RefCell::default(),
-        todo: RefCell::default(),
-        current: RefCell::default(),
-        file_log: RefCell::default(),
-        author_hook: RefCell::default(),
-        branch_place: RefCell::default(),
-        pending: RefCell::default(),
-        loaded: Cell::new(false),
-        lab: VmLab::root(),
-        barriers: RefCell::default(),
-        claim: RefCell::default(),
-        dependencies: RefCell::default(),
-        resets: Cell::new(false),
-        test_timeout: Cell::new(settings.test_timeout),
-    });
+        test_timeout: settings.test_timeout,
+        roots: settings.roots.clone(),
+        record: settings.record.clone(),
+        fixture: None,
+    }));
     match load(&settings, &state) {
         Ok((lua, prelude)) => {
             state.loaded.set(true);
@@ -99,6 +84,8 @@ pub fn run_file(settings: FileSettings) -> FileRun {
     state.log(&String::from_utf8_lossy(&words));
     let vms = state.scope.borrow_mut().take();
     settings.bed.block_on(Scope::stop(vms, &settings.token));
+    state.join_builds();
+    state.pins.borrow_mut().clear();
     settings.bed.splats().end_file(&settings.display);
     run.log = state.file_log.borrow().clone();
     run.status.get_or_insert(match (&run.error, run.failed, run.selected) {

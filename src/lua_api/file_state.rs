@@ -2,22 +2,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mlua::Lua;
 
 use super::barrier::Barrier;
+use super::bindings::CallRecord;
 use super::error::ApiError;
+use super::fixture_chunk::{FixtureRun, taken_name};
 use super::hook::AuthorHook;
 use super::lab::VmLab;
+use super::lab_tree::Layer;
 use super::place::{self, Place};
 use super::register::Pending;
 use super::registration::Registered;
 use super::steps::Steps;
 use crate::foundation::cancel::{CancelReason, CancelToken};
-use crate::testbed::{Belongings, HostProcesses, Pool, Scope, Testbed};
+use crate::testbed::{Belongings, FixtureEntry, HostProcesses, Pool, Scope, SnapshotPlace, Testbed};
 
 /// A failed assertion.
 #[derive(Debug, Clone)]
@@ -104,9 +109,97 @@ pub struct FileState {
     pub resets: Cell<bool>,
     /// The time of a test that sets none itself: `provium.timeout`.
     pub test_timeout: Cell<Option<Duration>>,
+    /// Where `require` looks first.
+    pub roots: Vec<PathBuf>,
+    /// Where it is noted which bindings were called.
+    pub record: Option<Arc<CallRecord>>,
+    /// The fixture that this file is, where it is one.
+    pub fixture: Option<FixtureRun>,
+    /// Fixtures that are being built for this file.
+    pub builds: RefCell<Vec<JoinHandle<()>>>,
+    /// Entries of the cache in use, by the layer that uses them.
+    pub pins: RefCell<Vec<(Layer, FixtureEntry)>>,
+}
+
+/// What a file's state begins with.
+pub struct StateParts {
+    /// The run's machines and settings.
+    pub bed: Testbed,
+    /// The file as it is shown.
+    pub display: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Ends when the file must end.
+    pub token: CancelToken,
+    /// The default limit of one test.
+    pub test_timeout: Option<Duration>,
+    /// Where `require` looks first.
+    pub roots: Vec<PathBuf>,
+    /// Where it is noted which bindings were called.
+    pub record: Option<Arc<CallRecord>>,
+    /// The fixture that this file is, where it is one.
+    pub fixture: Option<FixtureRun>,
 }
 
 impl FileState {
+    /// The state of a file that has not run yet.
+    pub fn new(parts: StateParts) -> Self {
+        Self {
+            bed: parts.bed,
+            display: parts.display,
+            path: parts.path,
+            scope: RefCell::new(Scope::default()),
+            belongings: RefCell::default(),
+            file_processes: HostProcesses::default(),
+            token: parts.token,
+            tests: RefCell::default(),
+            todo: RefCell::default(),
+            current: RefCell::default(),
+            file_log: RefCell::default(),
+            author_hook: RefCell::default(),
+            branch_place: RefCell::default(),
+            pending: RefCell::default(),
+            loaded: Cell::new(false),
+            lab: VmLab::root(),
+            barriers: RefCell::default(),
+            claim: RefCell::default(),
+            dependencies: RefCell::default(),
+            resets: Cell::new(false),
+            test_timeout: Cell::new(parts.test_timeout),
+            roots: parts.roots,
+            record: parts.record,
+            fixture: parts.fixture,
+            builds: RefCell::default(),
+            pins: RefCell::default(),
+        }
+    }
+
+    /// A fixture that is built depends on this file of the host from now on.
+    pub fn depend_on(&self, path: &Path) {
+        if let Some(run) = &self.fixture {
+            run.recorder.file(path);
+        }
+    }
+
+    /// Where a snapshot goes that is given no place: a fixture's is kept, any other goes with the run.
+    pub fn snapshot_place(&self) -> SnapshotPlace {
+        match &self.fixture {
+            None => SnapshotPlace::Memory,
+            Some(run) => {
+                let number = run.taken.replace_with(|taken| *taken + 1);
+                SnapshotPlace::Directory(run.directory.join(taken_name(number)))
+            }
+        }
+    }
+
+    /// Waits for the fixtures that are being built for this file. Nobody needs them any more.
+    pub fn join_builds(&self) {
+        for thread in self.builds.take() {
+            // A panic there was told of by the hook.
+            let _ = thread.join();
+        }
+    }
+
     /// The state of `lua`.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use super::place;
 use super::register::{CHUNK, Class, class, function, step};
 use super::render::short;
 use super::vm::{VmHandle, options};
-use super::{lab_batch, lab_snapshot, lab_tools};
+use super::{fixtures, lab_batch, lab_snapshot, lab_tools};
 use crate::foundation::suggest;
 use crate::testbed::Vm;
 
@@ -52,6 +52,11 @@ impl LabHandle {
     /// `provium`.
     pub fn root() -> Self {
         Self(None)
+    }
+
+    /// A lab.
+    pub fn of(lab: Rc<VmLab>) -> Self {
+        Self(Some(lab))
     }
 
     fn lab<'a>(&'a self, state: &'a FileState) -> &'a Rc<VmLab> {
@@ -149,6 +154,7 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     let class = listings(class)?;
     let class = lab_batch::methods(class)?;
     let class = lab_snapshot::methods(class)?;
+    let class = fixtures::methods(class)?;
     lab_tools::methods(class)?.store(CLASS)
 }
 

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use mlua::{Function, Lua, MultiValue, Table, Value};
+use mlua::{Function, IntoLua, Lua, MultiValue, Table, Value};
 
 use super::args::{Args, to_duration};
 use super::error::ApiError;
@@ -26,10 +26,11 @@ const SETTINGS: &[&str] = &["timeout", "reset_between_tests"];
 ///
 /// # Errors
 /// Those of Lua's allocator.
-pub fn property(_: &Lua, state: &FileState, name: &str) -> mlua::Result<Option<Value>> {
+pub fn property(lua: &Lua, state: &FileState, name: &str) -> mlua::Result<Option<Value>> {
     Ok(match name {
         "timeout" => Some(state.test_timeout.get().map_or(Value::Nil, |limit| Value::Number(limit.as_secs_f64()))),
         "reset_between_tests" => Some(Value::Boolean(state.resets.get())),
+        "profile" => state.fixture.as_ref().map(|run| run.wish.profile.as_str().into_lua(lua)).transpose()?,
         _ => None,
     })
 }
@@ -97,6 +98,7 @@ pub fn methods(class: Class<'_>) -> mlua::Result<Class<'_>> {
                     Err(args.bad("path", &format!("`{}` is a directory, expected a file", path.display())))
                 }
                 Ok(_) => {
+                    state.depend_on(&path);
                     state.dependencies.borrow_mut().insert(path);
                     Ok(())
                 }

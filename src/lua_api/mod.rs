@@ -12,6 +12,8 @@ mod expect_splat;
 mod file;
 mod file_runner;
 mod file_state;
+mod fixture_chunk;
+mod fixtures;
 mod globals;
 mod guest_object;
 mod hook;
@@ -51,6 +53,7 @@ mod vm_run;
 mod worker;
 
 pub use bindings::{CallRecord, binding_names};
+pub use fixture_chunk::{FixtureRequest, obtain_fixture};
 pub use file_runner::{FileRun, FileSettings, run_file};
 
 /// Type definitions of the API for the Lua language server: names of files and their texts. `tests/stubs.rs` holds them against

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use mlua::chunk::ChunkMode;
-use mlua::{Function, Lua, Table, Value};
+use mlua::{Function, Lua, MultiValue, Table, Value};
 
 use super::error::{ApiError, lua_message};
 use super::file_state::FileState;
@@ -31,8 +31,22 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>, loader: Function) -> mlua::Result
     let searchers = lua.create_table()?;
     searchers.raw_push(old.get::<Value>(1)?)?; // package.preload
     searchers.raw_push(searcher(lua, roots, loader)?)?;
-    searchers.raw_push(old.get::<Value>(2)?)?; // package.path
+    searchers.raw_push(recorded(lua, old.get(2)?)?)?; // package.path
     package.set("searchers", searchers)
+}
+
+/// Lua's own search along `package.path`; what it finds, a fixture depends on.
+fn recorded(lua: &Lua, search: Function) -> mlua::Result<Function> {
+    lua.create_function(move |lua, name: Value| {
+        let found: MultiValue = search.call(name)?;
+        if let (Some(Value::Function(_)), Some(Value::String(path))) = (found.front(), found.get(1)) {
+            let state = FileState::of(lua)?;
+            if let Some(run) = &state.fixture {
+                run.recorder.module(&state.bed.absolute(&path.to_string_lossy()), &[]);
+            }
+        }
+        Ok(found)
+    })
 }
 
 fn searcher(lua: &Lua, roots: Vec<PathBuf>, loader: Function) -> mlua::Result<Function> {
@@ -50,12 +64,14 @@ fn searcher(lua: &Lua, roots: Vec<PathBuf>, loader: Function) -> mlua::Result<Fu
     function(lua, "require", move |lua, state, mut args| {
         let name = args.text("name")?;
         let mut tried = String::new();
+        let mut misses: Vec<PathBuf> = Vec::new();
         for candidate in candidates(lua, state, &roots, &name) {
             let shown = state.bed.display(&candidate);
             let text = match std::fs::read(&candidate) {
                 Ok(text) => text,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     tried.push_str(&format!("\n\tno file `{shown}`"));
+                    misses.push(candidate);
                     continue;
                 }
                 Err(error) => {
@@ -64,6 +80,9 @@ fn searcher(lua: &Lua, roots: Vec<PathBuf>, loader: Function) -> mlua::Result<Fu
             };
             if let Some(cycle) = cycle(&loading.borrow(), &name, &candidate) {
                 return Err(ApiError::new(format!("require: modules that need each other: {cycle}")));
+            }
+            if let Some(run) = &state.fixture {
+                run.recorder.module(&candidate, &misses);
             }
             let chunk = compile(lua, &text, &shown).map_err(|error| ApiError::new(lua_message(&error)))?;
             let path = candidate.display().to_string();

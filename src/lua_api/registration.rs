@@ -65,6 +65,7 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     globals.set(
         "todo",
         function(lua, "todo", |_, state, mut args| {
+            refuse_in_fixture("todo", state)?;
             if state.loaded.get() {
                 return Err(ApiError::new(
                     "todo: called inside a test, but it is about the whole file: call it at file scope\nhint: t:skip(reason) \
@@ -78,7 +79,15 @@ pub fn install(lua: &Lua) -> mlua::Result<()> {
     )
 }
 
+fn refuse_in_fixture(function: &str, state: &FileState) -> Result<(), ApiError> {
+    match &state.fixture {
+        Some(_) => Err(ApiError::new(format!("{function}: a fixture has no tests: it returns a snapshot"))),
+        None => Ok(()),
+    }
+}
+
 fn register(lua: &Lua, state: &Rc<FileState>, mut args: Args) -> Result<(), ApiError> {
+    refuse_in_fixture("test", state)?;
     if state.loaded.get() {
         return Err(ApiError::new("test: tests are registered at file scope, not inside a test"));
     }

@@ -102,7 +102,7 @@ pub fn methods(class: Class<'_>) -> mlua::Result<Class<'_>> {
 /// What is no path.
 pub fn place_of(lua: &Lua, state: &FileState, args: &mut Args) -> Result<SnapshotPlace, ApiError> {
     match args.text_opt("path")? {
-        None => Ok(SnapshotPlace::Memory),
+        None => Ok(state.snapshot_place()),
         Some(path) if path.trim_end_matches('/').is_empty() => {
             Err(args.bad("path", &format!("expected the path of a directory, found `{path}`")))
         }

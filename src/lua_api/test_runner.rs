@@ -207,6 +207,7 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     state.lab.end_layer(case.serial);
     state.barriers.borrow_mut().clear();
     state.bed.block_on(Scope::stop(test.scope.take(), &token));
+    state.pins.borrow_mut().retain(|(layer, _)| *layer != case.serial);
     // What came while its machines went down.
     test_splats::judge(&mut done, &splats.failing(&settings.display));
     splats.end_test(&settings.display);

@@ -158,7 +158,9 @@ fn copies(class: Class<'_>) -> mlua::Result<Class<'_>> {
             let path = args.path("guest")?;
             let options = args.options(&["mode", "perm", "auto_dep"])?;
             let mode = permissions(&args, &options)?;
-            options.flag("auto_dep")?;
+            if options.flag("auto_dep")? != Some(false) {
+                state.depend_on(&host);
+            }
             Ok(async move { Ok(guest.push_file(host, &path, mode).await?) })
         })?
         .waits("vm:pull_file", |lua, state, mut args| {
@@ -171,6 +173,7 @@ fn copies(class: Class<'_>) -> mlua::Result<Class<'_>> {
             let guest = guest(&mut args)?;
             let host = host_path(lua, state, &mut args)?;
             let path = args.path("guest")?;
+            state.depend_on(&host);
             Ok(async move { Ok(guest.push_dir(host, &path).await?) })
         })
 }

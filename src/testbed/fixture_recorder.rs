@@ -1,6 +1,6 @@
 //! What a fixture's chunk touches while it is built.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fixtures::{Built, Entry, Files, Nested, Wish, World};
@@ -32,7 +32,7 @@ impl FixtureRecorder {
     }
 
     /// A module was loaded, after it had been looked for at `misses`.
-    pub fn module(&self, path: &Path, misses: &[&Path]) {
+    pub fn module(&self, path: &Path, misses: &[PathBuf]) {
         let recorded = self.see(path);
         let misses: Vec<String> = misses.iter().map(|path| self.files.recorded(path)).collect();
         let record = &mut self.built().record;

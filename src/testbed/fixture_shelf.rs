@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::bed::{Shared, Testbed};
 use crate::fixtures::{
     self, ABSENT, Ask, Built, Entry, Explanation, Failure, Files, FixtureError, Memo, ProfileIdentity, Shelf, ShelfParts,
-    Step, Store, Surroundings, Wish,
+    Step, Store, Summary, Surroundings, Wish,
 };
 use crate::foundation::cancel::CancelToken;
 use crate::foundation::nix_value::Value;
@@ -63,6 +63,7 @@ impl fmt::Display for FixtureProblem {
 pub struct FixtureShelf {
     shelf: Shelf,
     /// The cache, where it can't be written and another directory is used in its place.
+    unwritable: Option<PathBuf>,
     files: Files,
     warned: Mutex<BTreeSet<String>>,
 }
@@ -227,6 +228,7 @@ impl FixtureShelf {
             Files { directory: project.directory.clone(), roots: project.roots.clone(), memo: Arc::clone(&memo) };
         let opened = Store::open(&cache_dir).map_err(|error| FixtureError::File(error).to_string())?;
         let mut others = Vec::new();
+        let unwritable = (!opened.is_writable()).then(|| cache_dir.clone());
         let store = if opened.is_writable() {
             opened
         } else {
@@ -245,7 +247,7 @@ impl FixtureShelf {
             surroundings: Box::new(move || surroundings(&around, &project, &of, &nix)),
         });
         let shelf = shelf.map_err(|error| FixtureError::File(error).to_string())?;
-        Ok(Self { shelf, files, warned: Mutex::default() })
+        Ok(Self { shelf, unwritable, files, warned: Mutex::default() })
     }
 
     /// The project's files.
@@ -253,9 +255,22 @@ impl FixtureShelf {
         &self.files
     }
 
+    /// The cache, where it can only be read.
+    pub fn unwritable(&self) -> Option<&Path> {
+        self.unwritable.as_deref()
+    }
+
     /// The cache that fixtures are built into.
     pub fn store(&self) -> &Store {
         self.shelf.store()
+    }
+
+    /// All entries of all caches.
+    ///
+    /// # Errors
+    /// A message: a cache can't be listed.
+    pub fn entries(&self) -> Result<Vec<Summary>, String> {
+        self.shelf.entries().map_err(|error| error.to_string())
     }
 
     /// What files were.

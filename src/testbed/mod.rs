@@ -46,7 +46,7 @@ mod worker;
 pub use crate::agent_client::{
     IoctlArgument, IoctlRequest, Nested, Program, RunOutcome, RunSpec, RunStatus, SyscallOutcome, SyscallRequest, Turn,
 };
-pub use crate::fixtures::{Entry as FixtureEntry, Wish};
+pub use crate::fixtures::{Built as FixtureBuild, Entry as FixtureEntry, Wish};
 pub use crate::qemu::{AccelRequest, Candidates};
 pub use accelerator::MachineRequest;
 pub use artifacts::Artifacts;

@@ -177,6 +177,11 @@ impl Vm {
         self.inner().options.memory.unwrap_or(self.profile.memory)
     }
 
+    /// Whether a QEMU was ever started for it.
+    pub fn was_started(&self) -> bool {
+        self.inner().running.is_some()
+    }
+
     /// Number of CPUs.
     pub fn cpus(&self) -> u32 {
         self.inner().options.cpus.unwrap_or(self.profile.cpus)
