@@ -134,7 +134,7 @@ fn run_chunk(request: &FixtureRequest, path: &Path, directory: &Path) -> Result<
     for profile in booted {
         run.recorder.booted(&profile);
     }
-    Ok(run.recorder.finish(bed))
+    Ok(run.recorder.finish())
 }
 
 fn call(request: &FixtureRequest, state: &Rc<FileState>, path: &Path, display: &str) -> Result<Snapshot, String> {

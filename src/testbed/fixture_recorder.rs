@@ -59,15 +59,10 @@ impl FixtureRecorder {
             Nested { name: wish.name.clone(), profile: wish.profile.clone(), record: manifest.record.clone() };
         built.record.fixtures.insert(nested);
         built.restored.insert(wish.clone(), manifest.key.clone());
-        // The guest goes on with the words it was booted with.
-        built.cmdlines.extend(manifest.cmdlines.clone());
     }
 
-    /// All of it, with the words of the kernels that were booted.
-    pub fn finish(&self, bed: &super::bed::Testbed) -> Built {
-        let mut built = self.built().clone();
-        let lines = bed.command_lines(&built.record.booted);
-        built.cmdlines.extend(lines);
-        built
+    /// All of it.
+    pub fn finish(&self) -> Built {
+        self.built().clone()
     }
 }

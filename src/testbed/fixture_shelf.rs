@@ -1,10 +1,10 @@
 //! Fixtures of a run: profiles as keys see them, the cache, and what is told of both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::bed::{Shared, Testbed};
@@ -65,7 +65,6 @@ pub struct FixtureShelf {
     /// The cache, where it can't be written and another directory is used in its place.
     unwritable: Option<PathBuf>,
     files: Files,
-    warned: Mutex<BTreeSet<String>>,
 }
 
 /// Who wants a fixture, and how.
@@ -126,9 +125,7 @@ impl Testbed {
                 duration: begun.elapsed().as_secs_f64(),
             }));
         }
-        let entry = result?;
-        self.compare_command_lines(shelf, &entry);
-        Ok(entry)
+        result
     }
 
     fn problem(&self, failure: Failure, token: &CancelToken) -> FixtureProblem {
@@ -141,33 +138,6 @@ impl Testbed {
         }
     }
 
-    /// Warns, once in a run, where a fixture's kernels were booted with other words than the profiles have now.
-    fn compare_command_lines(&self, shelf: &FixtureShelf, entry: &Entry) {
-        let Some(project) = &self.shared.settings.project else { return };
-        let manifest = entry.manifest();
-        for (name, before) in &manifest.cmdlines {
-            let Some(now) = project.profiles.get(name).map(command_line) else { continue };
-            if now == *before {
-                continue;
-            }
-            let message = format!(
-                "fixture `{}` was built when the command line of the profile `{name}` was `{before}`; it is `{now}` now",
-                manifest.fixture
-            );
-            let hint = format!("`provium fixture rebuild {}` boots with the new one", manifest.fixture);
-            if shelf.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(message.clone()) {
-                self.shared.settings.sink.emit(EventKind::Warning(Warning { message, hint: Some(hint) }));
-            }
-        }
-    }
-
-    /// The words of the kernels of `profiles`, as manifests keep them.
-    pub fn command_lines<'a>(&self, profiles: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, String> {
-        let Some(project) = &self.shared.settings.project else { return BTreeMap::new() };
-        let of = |name: &String| Some((name.clone(), command_line(project.profiles.get(name)?)));
-        profiles.into_iter().filter_map(of).collect()
-    }
-
     /// The profile that is meant where none is named: the first by sorted name.
     ///
     /// # Errors
@@ -177,16 +147,6 @@ impl Testbed {
         let profile = project.and_then(|project| project.first_profile());
         profile.map(|profile| profile.name.clone()).ok_or_else(|| super::error::VmError::NoConfig.to_string())
     }
-}
-
-/// The words that a profile has the kernel booted with, before ours and those of an option.
-fn command_line(profile: &Profile) -> String {
-    let text = match profile.cmdline_file.as_ref().map(|setting| &setting.value) {
-        None => String::new(),
-        Some(Value::Path(path)) => fs::read_to_string(path).unwrap_or_default(),
-        Some(Value::Nix(value)) => format!("({value})"),
-    };
-    text.split_whitespace().chain(profile.cmdline.split_whitespace()).collect::<Vec<_>>().join(" ")
 }
 
 fn tell(bed: &Testbed, wish: &Wish, holder: &str, step: Step) {
@@ -247,7 +207,7 @@ impl FixtureShelf {
             surroundings: Box::new(move || surroundings(&around, &project, &of, &nix)),
         });
         let shelf = shelf.map_err(|error| FixtureError::File(error).to_string())?;
-        Ok(Self { shelf, unwritable, files, warned: Mutex::default() })
+        Ok(Self { shelf, unwritable, files })
     }
 
     /// The project's files.

@@ -9,6 +9,8 @@ pub enum Kind {
     File,
     /// A test file whose run must fail and say this.
     FailingFile(String),
+    /// No test, but a file of this name that others use.
+    Named(String),
 }
 
 /// One block of code.
@@ -35,6 +37,7 @@ struct Comments {
     before: Vec<(usize, String)>,
     raises: Option<String>,
     fails: Option<String>,
+    file: Option<String>,
     own_vm: bool,
 }
 
@@ -62,6 +65,7 @@ pub fn examples(text: &str) -> Result<Vec<Example>, String> {
             match comment.split_once(": ") {
                 Some(("raises", text)) => comments.raises = Some(text.to_owned()),
                 Some(("fails", text)) => comments.fails = Some(text.to_owned()),
+                Some(("file", name)) => comments.file = Some(name.to_owned()),
                 None if comment == "own vm" => comments.own_vm = true,
                 _ => return Err(format!("line {number}: unknown comment `{comment}`")),
             }
@@ -79,10 +83,11 @@ pub fn examples(text: &str) -> Result<Vec<Example>, String> {
 
 fn finish(comments: Comments, fence: usize, code: Vec<(usize, String)>, last: usize) -> Example {
     let registers = code.iter().any(|(_, line)| line.starts_with("test(") || line.starts_with("todo("));
-    let kind = match comments.fails {
-        Some(text) => Kind::FailingFile(text),
-        None if registers => Kind::File,
-        None => Kind::Body,
+    let kind = match (comments.file, comments.fails) {
+        (Some(name), _) => Kind::Named(name),
+        (None, Some(text)) => Kind::FailingFile(text),
+        (None, None) if registers => Kind::File,
+        (None, None) => Kind::Body,
     };
     Example {
         kind,
@@ -115,10 +120,10 @@ fn until<'a>(
 #[test]
 fn the_examples_of_a_page() {
     let page = "# T\n\n```lua\nlocal x = 1\n```\n\n<!-- raises: no such -->\n<!-- before\nlocal y\n-->\n```lua\nf()\n```\n<!-- after\ng()\n-->\n\n\
-                ```toml\n[lua]\n```\n<!-- fails: two -->\n```lua\ntest(1)\n```\n```lua\ntodo()\n```\n";
+                ```toml\n[lua]\n```\n<!-- fails: two -->\n```lua\ntest(1)\n```\n```lua\ntodo()\n```\n<!-- file: x/y.lua -->\n```lua\nreturn 1\n```\n";
     let found = examples(page).unwrap();
     let kinds: Vec<&Kind> = found.iter().map(|example| &example.kind).collect();
-    assert_eq!(kinds, [&Kind::Body, &Kind::Body, &Kind::FailingFile("two".to_owned()), &Kind::File]);
+    assert_eq!(kinds, [&Kind::Body, &Kind::Body, &Kind::FailingFile("two".to_owned()), &Kind::File, &Kind::Named("x/y.lua".to_owned())]);
     assert_eq!((found[0].first, found[0].last, found[0].code.clone()), (3, 5, vec![(4, "local x = 1".to_owned())]));
     assert_eq!((found[1].first, found[1].last, found[1].raises.as_deref()), (7, 16, Some("no such")));
     assert_eq!(found[1].code.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [9, 12, 15]);

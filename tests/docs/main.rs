@@ -6,6 +6,7 @@
 //!
 //! - `<!-- raises: TEXT -->`: the block must raise an error that contains TEXT;
 //! - `<!-- fails: TEXT -->`: the block is a file whose run must fail and say TEXT;
+//! - `<!-- file: NAME -->`: the block is no test but the file NAME, which the page's examples use;
 //! - `<!-- own vm -->`: the block has a `vm` of its own, because it ends or changes it;
 //! - `<!-- before`, then lines of Lua, then `-->`: runs before the block, in the same scope; `<!-- after`: runs after it.
 //!
@@ -115,6 +116,7 @@ fn every_example_runs_and_every_binding_has_one() {
             match &example.kind {
                 Kind::Body => {}
                 Kind::File => files.push((name, own_file(example))),
+                Kind::Named(name) => files.push((name.clone(), own_file(example))),
                 Kind::FailingFile(says) => failing.push((name, own_file(example), says.clone())),
             }
         }

@@ -77,8 +77,11 @@ function json.decode(text) end
 ---@return T
 function json.array(values) end
 
+---@class provium.Asked
+---@field profile? string In a fixture: the profile that it was asked for with.
+
 ---The file's root lab.
----@class provium.RootLab: provium.Lab
+---@class provium.RootLab: provium.Lab, provium.Asked
 ---@field timeout provium.Duration The limit of each test of this file that sets none itself; nil for the command's.
 ---@field reset_between_tests boolean Whether file-scope VMs are as the file left them before each test.
 provium = {}

@@ -109,3 +109,27 @@ function lab:unpack(fmt, s) end
 ---Names a host file that this file's tests depend on.
 ---@param path string Relative to the calling Lua file.
 function lab:depends_on_file(path) end
+
+---@class provium.VmFixtureOptions
+---@field profile? string The profile that the fixture reads as `provium.profile`. Default: the first by sorted name; in a fixture, its own.
+---@field name? string The VM's name. Default: as in the fixture, with `-2`, `-3`, … where that is taken.
+---@field hostname? string The guest's own host name.
+---@field agent_timeout? provium.Duration How long its agent may take.
+
+---A VM that goes on from the snapshot of a fixture, which is built first where the cache does not have it; also `provium.vm_fixture(…)`.
+---@param path string The fixture's path from a test root, without `.fixture.lua`.
+---@param opts? provium.VmFixtureOptions
+---@return provium.VM
+---@overload fun(path: string, opts?: provium.VmFixtureOptions): provium.VM
+function lab:vm_fixture(path, opts) end
+
+---@class provium.LabFixtureOptions
+---@field profile? string As for `vm_fixture`.
+---@field name? string The new lab's name.
+
+---A new lab inside this one, as the snapshot of a fixture holds it; also `provium.lab_fixture(…)`.
+---@param path string The fixture's path from a test root, without `.fixture.lua`.
+---@param opts? provium.LabFixtureOptions
+---@return provium.Lab
+---@overload fun(path: string, opts?: provium.LabFixtureOptions): provium.Lab
+function lab:lab_fixture(path, opts) end
