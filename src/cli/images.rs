@@ -9,13 +9,13 @@ use super::{build_hook, session};
 use crate::foundation::digest::Digest;
 use crate::foundation::nix_value::{NixValue, Value};
 use crate::foundation::path_error::describe_io;
+use crate::foundation::store_path::StorePath;
 use crate::nix_realiser::{self, Cancel, Known, Progress, RealiseError, Realised, Realiser, Role, Wanted};
 use crate::project::{Profile, Project, Setting};
 use crate::run_events::{
     EventKind, EventSink, ProfileRealiseDone, ProfileRealiseFailed, ProfileRealiseProgress, ProfileRealiseStarted,
     RealiseStep, RealisedPath, Warning,
 };
-use crate::foundation::store_path::StorePath;
 use crate::testbed::{FixtureSettings, ImageError, NixIdentities, ProfileImages};
 
 /// Finds the files of profiles, each value and each command once in a run.

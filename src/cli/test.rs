@@ -63,7 +63,12 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 fixtures,
                 runtime: runtime.handle().clone(),
                 images: images::as_source(&finder),
-                machine: session::machine(args.running.accel, args.running.qemu.as_deref(), &finder, project.as_deref()),
+                machine: session::machine(
+                    args.running.accel,
+                    args.running.qemu.as_deref(),
+                    &finder,
+                    project.as_deref(),
+                ),
                 agent,
                 runtime_dir: runtime_dir.path().to_owned(),
                 cache_dir: session::base_directory("XDG_CACHE_HOME", ".cache").join("provium"),

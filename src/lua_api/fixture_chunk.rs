@@ -123,8 +123,7 @@ fn run_chunk(request: &FixtureRequest, path: &Path, directory: &Path) -> Result<
     state.log(&String::from_utf8_lossy(&words));
     state.join_builds();
     let vms = state.scope.borrow_mut().take();
-    let booted: Vec<String> =
-        vms.iter().filter(|vm| vm.was_started()).map(|vm| vm.profile().to_owned()).collect();
+    let booted: Vec<String> = vms.iter().filter(|vm| vm.was_started()).map(|vm| vm.profile().to_owned()).collect();
     bed.block_on(Scope::stop(vms, &request.token));
     state.pins.borrow_mut().clear();
     bed.splats().end_file(&display);
@@ -179,7 +178,9 @@ fn call(request: &FixtureRequest, state: &Rc<FileState>, path: &Path, display: &
 /// Puts the snapshot's files right into the draft.
 fn store(state: &FileState, snapshot: &Snapshot, directory: &Path) -> Result<(), String> {
     let place = snapshot.path().to_owned();
-    let failed = |error: std::io::Error| format!("can't move the snapshot to `{}`: {}", directory.display(), describe_io(&error));
+    let failed = |error: std::io::Error| {
+        format!("can't move the snapshot to `{}`: {}", directory.display(), describe_io(&error))
+    };
     if place.parent() == Some(directory) {
         for entry in std::fs::read_dir(&place).map_err(failed)? {
             let entry = entry.map_err(failed)?;

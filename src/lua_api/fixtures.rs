@@ -15,9 +15,7 @@ use super::lab_tree::{Refusal, Thing};
 use super::register::Class;
 use super::vm::{VmHandle, agent_timeout, hostname};
 use crate::foundation::cancel::{CancelReason, CancelToken};
-use crate::testbed::{
-    FixtureEntry, FixtureProblem, RestoreOptions, Snapshot, SnapshotKind, VmOptions, Wish,
-};
+use crate::testbed::{FixtureEntry, FixtureProblem, RestoreOptions, Snapshot, SnapshotKind, VmOptions, Wish};
 
 /// The name of a lab that nobody has named.
 const ROOT: &str = "provium";
@@ -66,12 +64,7 @@ fn lab_of(args: &mut Args, state: &FileState) -> Result<Rc<VmLab>, ApiError> {
 }
 
 /// Which fixture is meant, and the name that is asked for.
-fn wanted(
-    state: &FileState,
-    args: &Args,
-    path: String,
-    options: &Options,
-) -> Result<(Wish, Option<String>), ApiError> {
+fn wanted(state: &FileState, args: &Args, path: String, options: &Options) -> Result<(Wish, Option<String>), ApiError> {
     if path.is_empty() {
         return Err(args.bad("path", "expected the path of a fixture, found an empty string"));
     }
@@ -134,7 +127,11 @@ async fn have(
         let _ = tell.send(result);
     };
     let thread = std::thread::Builder::new().name("fixture".to_owned()).spawn(work).map_err(|error| {
-        ApiError::new(format!("{}: no thread for it: {}", args.function(), crate::foundation::path_error::describe_io(&error)))
+        ApiError::new(format!(
+            "{}: no thread for it: {}",
+            args.function(),
+            crate::foundation::path_error::describe_io(&error)
+        ))
     })?;
     state.builds.borrow_mut().push(thread);
     let result = told.await;

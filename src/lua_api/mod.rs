@@ -53,8 +53,8 @@ mod vm_run;
 mod worker;
 
 pub use bindings::{CallRecord, binding_names};
-pub use fixture_chunk::{FixtureRequest, obtain_fixture};
 pub use file_runner::{FileRun, FileSettings, run_file};
+pub use fixture_chunk::{FixtureRequest, obtain_fixture};
 
 /// Type definitions of the API for the Lua language server: names of files and their texts. `tests/stubs.rs` holds them against
 /// the bindings.

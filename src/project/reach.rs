@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::profile::Project;
 
+/// How a fixture names the profile that it is asked for with.
+const ASKED_FOR: &[u8] = b"provium.profile";
+
 /// The profiles that test files can reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
@@ -15,7 +18,8 @@ pub struct Reach {
 }
 
 /// The profiles of `project` whose names stand as string literals in `files`, in what those `require`, or in the fixtures
-/// they name. Where no name stands anywhere, all of them: the name is computed.
+/// they name; and the first by sorted name where a fixture boots what it is asked for with. Where no name stands anywhere, all of them:
+/// the name is computed.
 pub fn profiles_named_in(project: &Project, files: &[PathBuf]) -> Reach {
     let mut waiting: Vec<PathBuf> = files.to_vec();
     let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
@@ -25,6 +29,9 @@ pub fn profiles_named_in(project: &Project, files: &[PathBuf]) -> Reach {
             continue;
         }
         let Ok(text) = std::fs::read(&file) else { continue };
+        if file.to_string_lossy().ends_with(".fixture.lua") && memchr::memmem::find(&text, ASKED_FOR).is_some() {
+            named.extend(project.first_profile().map(|profile| profile.name.clone()));
+        }
         for (before, literal) in literals(&text) {
             if project.profiles.contains_key(&literal) {
                 named.insert(literal.clone());

@@ -55,8 +55,7 @@ impl FixtureRecorder {
     pub fn restored(&self, wish: &Wish, entry: &Entry) {
         let manifest = entry.manifest();
         let mut built = self.built();
-        let nested =
-            Nested { name: wish.name.clone(), profile: wish.profile.clone(), record: manifest.record.clone() };
+        let nested = Nested { name: wish.name.clone(), profile: wish.profile.clone(), record: manifest.record.clone() };
         built.record.fixtures.insert(nested);
         built.restored.insert(wish.clone(), manifest.key.clone());
     }

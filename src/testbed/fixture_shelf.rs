@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use super::bed::{Shared, Testbed};
 use crate::fixtures::{
-    self, ABSENT, Ask, Built, Entry, Explanation, Failure, Files, FixtureError, Memo, ProfileIdentity, Shelf, ShelfParts,
-    Step, Store, Summary, Surroundings, Wish,
+    self, ABSENT, Ask, Built, Entry, Explanation, Failure, Files, FixtureError, Memo, ProfileIdentity, Shelf,
+    ShelfParts, Step, Store, Summary, Surroundings, Wish,
 };
 use crate::foundation::cancel::CancelToken;
 use crate::foundation::nix_value::Value;

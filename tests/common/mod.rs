@@ -202,3 +202,16 @@ pub fn qemu_processes(needle: &str) -> Vec<String> {
     }
     found
 }
+
+/// Waits until `is_so`, at most a minute.
+///
+/// # Panics
+/// When it is not so by then.
+#[track_caller]
+pub fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{what}: waited for in vain");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

@@ -123,7 +123,16 @@ fn the_examples_of_a_page() {
                 ```toml\n[lua]\n```\n<!-- fails: two -->\n```lua\ntest(1)\n```\n```lua\ntodo()\n```\n<!-- file: x/y.lua -->\n```lua\nreturn 1\n```\n";
     let found = examples(page).unwrap();
     let kinds: Vec<&Kind> = found.iter().map(|example| &example.kind).collect();
-    assert_eq!(kinds, [&Kind::Body, &Kind::Body, &Kind::FailingFile("two".to_owned()), &Kind::File, &Kind::Named("x/y.lua".to_owned())]);
+    assert_eq!(
+        kinds,
+        [
+            &Kind::Body,
+            &Kind::Body,
+            &Kind::FailingFile("two".to_owned()),
+            &Kind::File,
+            &Kind::Named("x/y.lua".to_owned())
+        ]
+    );
     assert_eq!((found[0].first, found[0].last, found[0].code.clone()), (3, 5, vec![(4, "local x = 1".to_owned())]));
     assert_eq!((found[1].first, found[1].last, found[1].raises.as_deref()), (7, 16, Some("no such")));
     assert_eq!(found[1].code.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [9, 12, 15]);

@@ -18,7 +18,12 @@ pub(super) fn line(kind: &EventKind, is_verbose: bool, paint: Paint) -> Option<S
         EventKind::FixtureBuildDone(FixtureBuildDone { fixture, profile, error, duration: time, .. }) => match error {
             None => format!("built {} in {}\n", named(fixture, profile), duration(*time)),
             Some(_) => {
-                format!("{} after {}: {}\n", paint.paint(Style::Bad, "build failed"), duration(*time), named(fixture, profile))
+                format!(
+                    "{} after {}: {}\n",
+                    paint.paint(Style::Bad, "build failed"),
+                    duration(*time),
+                    named(fixture, profile)
+                )
             }
         },
         EventKind::FixtureHit(hit) if is_verbose => {
@@ -73,7 +78,10 @@ mod tests {
                 duration: 1.5,
             })
         };
-        assert_eq!(shown(&done(None), false).as_deref(), Some("built fixture `fixtures/base` (profile `p`) in 1.50 s\n"));
+        assert_eq!(
+            shown(&done(None), false).as_deref(),
+            Some("built fixture `fixtures/base` (profile `p`) in 1.50 s\n")
+        );
         assert_eq!(
             shown(&done(Some("no")), false).as_deref(),
             Some("build failed after 1.50 s: fixture `fixtures/base` (profile `p`)\n")
@@ -81,10 +89,7 @@ mod tests {
         let hit = FixtureHit { fixture: fixture.clone(), profile, file, key: "0123".into() };
         let hit = EventKind::FixtureHit(hit);
         assert_eq!(shown(&hit, false), None);
-        assert_eq!(
-            shown(&hit, true).as_deref(),
-            Some("fixture `fixtures/base` (profile `p`) is in the cache: 0123\n")
-        );
+        assert_eq!(shown(&hit, true).as_deref(), Some("fixture `fixtures/base` (profile `p`) is in the cache: 0123\n"));
         let damaged = FixtureDamaged { fixture, key: "0123".into(), path: "/c/0123".into(), reason: "short".into() };
         let text = shown(&EventKind::FixtureDamaged(damaged), false).unwrap();
         assert!(text.starts_with("warning: fixture `fixtures/base`: the entry `/c/0123` is damaged"), "{text}");

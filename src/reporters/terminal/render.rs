@@ -1,9 +1,9 @@
 //! Events to lines. Pure: the same events give the same text.
 
 use super::colour::{Paint, Style};
-use super::{failure, fixture_lines};
 use super::summary::summary;
 use super::text::{duration, indent, one_line, plural};
+use super::{failure, fixture_lines};
 use crate::foundation::duration::{format_duration, from_seconds};
 use crate::run_events::{
     AcceleratorChosen, Event, EventKind, FileDone, FilePhase, FileStatus, ProfileRealiseProgress, QemuInfo,
