@@ -27,7 +27,9 @@ const ROOMS: [(&str, u32); 15] = [
 /// What each room may import; a room of layer 2 knows one protocol at most, so that it can be tested alone.
 fn allowed(room: &str) -> &'static [&'static str] {
     match room {
-        "project" | "run_events" | "agent_protocol" | "qemu" | "fixtures" | "nix_realiser" | "switch" => &["foundation"],
+        "project" | "run_events" | "agent_protocol" | "qemu" | "fixtures" | "nix_realiser" | "switch" => {
+            &["foundation"]
+        }
         "guest_agent" | "agent_client" => &["foundation", "agent_protocol"],
         "testbed" => &[
             "foundation",
