@@ -80,11 +80,11 @@ mod tests {
         };
         assert_eq!(
             shown(&done(None), false).as_deref(),
-            Some("built fixture `fixtures/base` (profile `p`) in 1.50 s\n")
+            Some("built fixture `fixtures/base` (profile `p`) in 1.50s\n")
         );
         assert_eq!(
             shown(&done(Some("no")), false).as_deref(),
-            Some("build failed after 1.50 s: fixture `fixtures/base` (profile `p`)\n")
+            Some("build failed after 1.50s: fixture `fixtures/base` (profile `p`)\n")
         );
         let hit = FixtureHit { fixture: fixture.clone(), profile, file, key: "0123".into() };
         let hit = EventKind::FixtureHit(hit);
