@@ -3,6 +3,7 @@
 //! - time from `:boot()` to agent-ready ÷ the same kernel booting to the same init under the same QEMU arguments
 //! - `vm:run("true")` ÷ the guest's own fork, exec and wait (measured by its shell)
 //! - memory of the `provium` process with one VM up
+//! - `provium test` on 20 tests that each restore one fixture ÷ three cold boots
 //!
 //! The two sides of a ratio are measured in turn, so that a machine whose speed drifts does not decide it.
 
@@ -49,11 +50,40 @@ test("memory", function(t)
 end)
 "#;
 
+const FIXTURE: &str = "return provium:vm('v', 'linux'):boot():snapshot()\n";
+const TWENTY: &str = "for i = 1, 20 do test('restores ' .. i, function() provium.vm_fixture('base') end) end\n";
+const THREE: &str = "for i = 1, 3 do test('boots ' .. i, function() provium:vm('v', 'linux'):boot() end) end\n";
+
 fn main() {
     let rounds = std::env::args().skip_while(|arg| arg != "--rounds").nth(1).map_or(5, |n| n.parse().unwrap());
     let dir = common::project(&[("boot.test.lua", BOOT), ("runs.test.lua", RUNS)]);
     boots(dir.path(), rounds);
     runs(dir.path());
+    fixtures(rounds);
+}
+
+fn fixtures(rounds: usize) {
+    let files = [("base.fixture.lua", FIXTURE), ("twenty.test.lua", TWENTY), ("three.test.lua", THREE)];
+    let dir = common::project(&files);
+    let timed = |file: &str| {
+        let begun = Instant::now();
+        common::provium(dir.path(), &["test", file]).expect(0);
+        begun.elapsed().as_secs_f64()
+    };
+    timed("twenty.test.lua");
+    let (mut twenty, mut three, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let (restores, boots) = (timed("twenty.test.lua"), timed("three.test.lua"));
+        ratios.push(restores / boots);
+        twenty.push(restores);
+        three.push(boots);
+    }
+    println!(
+        "20 tests that restore a fixture ÷ three cold boots: {:.3} (target < 1; {:.3} s ÷ {:.3} s, medians of {rounds})",
+        median(ratios),
+        median(twenty),
+        median(three)
+    );
 }
 
 fn boots(dir: &Path, rounds: usize) {

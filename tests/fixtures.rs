@@ -260,6 +260,7 @@ fn after_the_rows(dir: &Path, whole: &str, other_nix: &str) {
     listed.expect(0).says(&["fixtures/base    linux  not built"]);
     provium(dir, &["fixture", "import", "out"]).expect(0).says(&["imported `fixtures/base`"]);
     provium(dir, &["test", "-v"]).expect(0).says(&["is in the cache"]);
+    in_use(dir);
     // Damage: set aside, told, built again.
     let entry = entries(&cache(dir)).pop().unwrap();
     let ram = entry.join("vms/0/ram");
@@ -273,6 +274,21 @@ fn after_the_rows(dir: &Path, whole: &str, other_nix: &str) {
     ]);
     assert_eq!(left(&cache(dir)), [format!(".damaged-{}", entry.file_name().unwrap().to_str().unwrap())]);
     provium(dir, &["fixture", "import", "provium.toml"]).expect(2).says(&["is not an exported fixture"]);
+}
+
+/// What a running guest came from stays, whoever cleans.
+fn in_use(dir: &Path) {
+    let program = env!("CARGO_BIN_EXE_provium");
+    let test = format!(
+        "test('t', function(t)\n  local vm = provium.vm_fixture('fixtures/base')\n  local said = \
+         io.popen('{program} fixture clean'):read('a')\n  t:assert_contains(said, 'kept 1 entry that running guests use')\n  \
+         t:assert_eq(vm:read_file('/tmp/helper'), 'from the helper')\nend)\n"
+    );
+    let file = dir.join("tests/in_use.test.lua");
+    fs::write(&file, test).unwrap();
+    provium(dir, &["test", "tests/in_use.test.lua"]).expect(0);
+    fs::remove_file(file).unwrap();
+    assert_eq!(entries(&cache(dir)).len(), 1);
 }
 
 #[test]
@@ -310,7 +326,8 @@ const TEST: &str = "test('t', function(t)\n  local vm = provium.vm_fixture('fixt
 
 #[test]
 fn of_two_runs_one_builds_and_one_that_is_killed_leaves_nothing() {
-    let dir = project(&[("tests/a.test.lua", TEST), ("tests/b.test.lua", TEST)]);
+    let none = "test('t', function() end)\n";
+    let dir = project(&[("tests/a.test.lua", TEST), ("tests/b.test.lua", TEST), ("tests/c.test.lua", none)]);
     let path = dir.path();
     let start = |file: &str| {
         common::command(path, &["test", file, "--format", "json"])
@@ -324,7 +341,10 @@ fn of_two_runs_one_builds_and_one_that_is_killed_leaves_nothing() {
     common::wait_for("the builder's directory", || !left(&cache(path)).is_empty());
     killed.kill().unwrap();
     killed.wait().unwrap();
-    // Two at once, right after.
+    // The next start clears up, whatever it is for.
+    provium(path, &["test", "tests/c.test.lua"]).expect(0);
+    assert_eq!(left(&cache(path)), Vec::<String>::new());
+    // Two at once.
     let runs = [start("tests/a.test.lua"), start("tests/b.test.lua")].map(|child| child.wait_with_output().unwrap());
     let mut built = 0;
     for run in &runs {

@@ -78,6 +78,7 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 artifacts,
                 pool: Pool::of_machine(),
             });
+            bed.tidy_fixtures();
             run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt).and_then(
                 |(exit, outcome)| {
                     let empty = exit == Exit::NothingSelected;

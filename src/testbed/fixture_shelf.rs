@@ -91,6 +91,15 @@ impl Testbed {
         self.shared.fixtures.get_or_init(open).as_ref().map_err(Clone::clone)
     }
 
+    /// Removes what killed builders left in the cache, and what it has too much of. Where it can't be used, the first test that needs
+    /// it says so.
+    pub fn tidy_fixtures(&self) {
+        let settings = &self.shared.settings;
+        if settings.project.is_some() && settings.fixtures.cache_dir.is_dir() {
+            let _ = self.fixtures();
+        }
+    }
+
     /// The fixture that is ordered, from the cache or built. Blocks.
     ///
     /// # Errors
@@ -338,4 +347,48 @@ fn cpu_vendor() -> String {
         matches!(key.trim(), "vendor_id" | "CPU implementer").then(|| value.trim().to_owned())
     });
     vendor.unwrap_or_else(|| "unknown".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_as_keys_see_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        file("k", "kernel");
+        file("m/usr/lib/modules/1/a.ko", "a");
+        file("tree/Makefile", "");
+        file(
+            "provium.toml",
+            "[profiles.a]\nkernel = 'k'\nmodules = 'm'\nmemory = '1G'\nqemu_args = ['-x']\n\
+             [profiles.b]\nkernel = '.#k'\ninitrd = '.#i'\n[profiles.c]\nkernel = 'none'\n[profiles.d]\nkernel = 'tree'\n",
+        );
+        let project = crate::project::load(&dir.path().join("provium.toml")).unwrap();
+        let memo = Memo::default();
+        let store_paths = NixIdentities::from([(("b".to_owned(), "kernel"), "/nix/store/x-k".to_owned())]);
+        let of = |name: &str| {
+            let found = identity(&project.profiles[name], &memo, &store_paths);
+            found.images.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
+        };
+        let kernel = memo.identify(&dir.path().join("k"));
+        let modules = memo.identify(&dir.path().join("m/usr/lib/modules"));
+        assert_eq!(of("a"), [kernel, NONE.to_owned(), modules.clone()]);
+        assert_eq!(of("b"), ["/nix/store/x-k", "unknown (.#i)", NONE]);
+        assert_eq!(of("c"), [ABSENT, NONE, NONE]);
+        assert_eq!(of("d"), [ABSENT, NONE, NONE], "a build tree without an image");
+        // What lies beside the modules is of no interest: `modules` may name a whole file system.
+        file("m/etc/passwd", "x");
+        assert_eq!(of("a")[2], modules);
+        file("m/usr/lib/modules/1/b.ko", "b");
+        assert_ne!(of("a")[2], modules);
+        let details = details(&project.profiles["a"]);
+        let text: Vec<String> = details.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert!(text.contains(&format!("memory={}", 1 << 30)) && text.contains(&"qemu_args=[\"-x\"]".to_owned()));
+    }
 }
