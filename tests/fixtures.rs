@@ -232,13 +232,19 @@ fn the_tables_row_by_row() {
 
 /// What is tried with restores and builds: the hit itself, a warning, `key_profiles`, `export`, damage.
 fn after_the_rows(dir: &Path, whole: &str, other_nix: &str) {
-    let test = "test('t', function(t) t:assert_eq(provium.vm_fixture('fixtures/base'):read_file('/tmp/prepared'), \
-                'prepared for linux') end)\n";
+    let test = "test('t', function(t) for _ = 1, 2 do t:assert_eq(provium.vm_fixture('fixtures/base'):read_file(\
+                '/tmp/prepared'), 'prepared for linux') end end)\n";
     fs::write(dir.join("tests/a.test.lua"), test).unwrap();
     let config = |text: &str| fs::write(dir.join("provium.toml"), text).unwrap();
     config(&whole.replace("cmdline = 'quiet'", "cmdline = 'loglevel=7'"));
     let run = provium(dir, &["test", "-v"]);
-    run.expect(0).says(&["fixture `fixtures/base` (profile `linux`) is in the cache", "loglevel=7", "warning"]);
+    run.expect(0).says(&["fixture `fixtures/base` (profile `linux`) is in the cache", "loglevel=7 console=ttyS0` now"]);
+    assert_eq!(
+        run.all().matches("another command line").count(),
+        1,
+        "once in a run, however many restores: {}",
+        run.all()
+    );
     // A key with an ingredient that is not there does not travel.
     config(&whole.replace("'other-kernel'", "'missing'"));
     provium(dir, &["fixture", "build", "fixtures/base"]).expect(0);

@@ -1,6 +1,6 @@
 //! What all machines of a run share: QEMU, the accelerator, realised images, the place for runtime files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ use super::splat_desk::SplatDesk;
 use super::vm::Vm;
 use crate::project::{Profile, Project};
 use crate::qemu::Accel;
-use crate::run_events::{EventSink, VmRef};
+use crate::run_events::{EventKind, EventSink, VmRef, Warning};
 
 /// How much longer everything takes without hardware virtualisation.
 const TCG_FACTOR: u32 = 4;
@@ -90,6 +90,8 @@ pub(super) struct Shared {
     profile_images: Mutex<BTreeMap<String, ProfileImages>>,
     broken: Mutex<Option<String>>,
     splats: SplatDesk,
+    /// What the run was warned of: a profile, and what about it.
+    warned: Mutex<BTreeSet<(String, String)>>,
     /// How many QEMUs were started.
     starts: AtomicU64,
     pub(super) fixtures: OnceLock<Result<FixtureShelf, String>>,
@@ -126,6 +128,7 @@ impl Testbed {
                 profile_images: Mutex::default(),
                 broken: Mutex::default(),
                 splats: SplatDesk::default(),
+                warned: Mutex::default(),
                 starts: AtomicU64::new(0),
                 fixtures: OnceLock::new(),
             }),
@@ -190,6 +193,13 @@ impl Testbed {
     /// A number that no other start of a QEMU has.
     pub(super) fn next_start(&self) -> u64 {
         self.shared.starts.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Warns, unless the run has been warned of the same already.
+    pub(super) fn warn_once(&self, of: (String, String), warning: Warning) {
+        if self.shared.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(of) {
+            self.shared.settings.sink.emit(EventKind::Warning(warning));
+        }
     }
 
     /// The kernel reports of the run.

@@ -10,7 +10,7 @@ use super::store::Snapshot;
 use crate::agent_client::{self, Hello};
 use crate::agent_protocol::Wake;
 use crate::qemu::{MachineSpec, RamKind};
-use crate::run_events::{BootHow, EventKind, StopReason, Warning};
+use crate::run_events::{BootHow, StopReason, Warning};
 use crate::testbed::boot;
 use crate::testbed::error::{Death, VmError};
 use crate::testbed::launch::{Launch, Launched};
@@ -77,15 +77,14 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
     let images = vm.profile_images().await?;
     let prepared = boot::prepare(bed, vm.reference(), profile, &record.options, &images).await?;
     if prepared.cmdline != record.cmdline {
+        let lines = format!("it was `{}`, and is `{}` now", record.cmdline, prepared.cmdline);
         let message = format!(
-            "vm `{}`: the snapshot's kernel was booted with another command line than profile `{}` gives now\n  then: {}\n  now:  {}",
+            "vm `{}`: the snapshot's kernel was booted with another command line than profile `{}` gives now: {lines}",
             vm.name(),
-            profile.name,
-            record.cmdline,
-            prepared.cmdline
+            profile.name
         );
-        let sink = &bed.shared.settings.sink;
-        sink.emit(EventKind::Warning(Warning { message, hint: None }));
+        let hint = "where it is a fixture's, `provium fixture rebuild PATH` boots with the new one".to_owned();
+        bed.warn_once((profile.name.clone(), lines), Warning { message, hint: Some(hint) });
     }
     let ram = snapshot.ram(index)?;
     let machine = bed.machine().await?;
