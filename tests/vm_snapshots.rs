@@ -48,3 +48,40 @@ fn the_file_s_machines_are_reset_between_tests() {
         "file `/etc/passwd`, opened at tests/b.test.lua:3",
     ]);
 }
+
+/// How often a snapshot is restored: a few times here, 1,000 times by `tests/soak`.
+fn rounds() -> u32 {
+    std::env::var("PROVIUM_RESTORE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(12)
+}
+
+#[test]
+fn restores_leave_the_stored_bytes_as_they_are() {
+    let test = format!(
+        "local dir = require('place')\n\
+         local function sums() return io.popen('cd ' .. dir .. ' && find . | sort && find . -type f | sort | xargs sha256sum'):read('a') end\n\
+         provium:vm('source', 'linux', {{memory = '128M'}}):boot():snapshot(dir)\n\
+         os.execute('chmod -R a-w ' .. dir)\n\
+         local before = sums()\n\
+         local random = {{}}\n\
+         for round = 1, {} do\n  test('round ' .. round, function(t)\n    local vm = provium:vm('v', 'linux'):restore(dir)\n    \
+         vm:write_file('/round', tostring(round))\n    \
+         local bytes = vm:run('head -c 16 /dev/urandom | od -An -tx1'):trim()\n    t:assert_eq(random[bytes], nil)\n    \
+         random[bytes] = true\n  end)\nend\n\
+         test('unchanged', function(t)
+  t:assert_eq(sums(), before)
+  os.execute('chmod -R u+w ' .. dir)
+end)\n",
+        rounds()
+    );
+    let dir = common::suite(&[]);
+    std::fs::create_dir_all(dir.path().join("tests")).unwrap();
+    let kept = dir.path().join("kept");
+    std::fs::write(dir.path().join("tests/place.lua"), format!("return {:?}", kept.display().to_string())).unwrap();
+    std::fs::write(dir.path().join("tests/a.test.lua"), test).unwrap();
+    common::provium(dir.path(), &["test", "--timeout", "2h"]).expect(0);
+    assert_eq!(common::qemu_processes(dir.path().to_str().unwrap()), Vec::<String>::new());
+    // What the run needed beside the snapshot has gone with it.
+    let mut left = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    left.sort();
+    assert!(left.iter().all(|name| !name.to_string_lossy().ends_with(".part")), "{left:?}");
+}

@@ -79,12 +79,12 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 pool: Pool::of_machine(),
             });
             bed.tidy_fixtures();
-            run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt).and_then(
-                |(exit, outcome)| {
-                    let empty = exit == Exit::NothingSelected;
-                    if empty { Err(nothing_selected(&outcome, files.len(), found)) } else { Ok(exit) }
-                },
-            )
+            let ran = run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt);
+            bed.block_on(bed.end());
+            ran.and_then(|(exit, outcome)| {
+                let empty = exit == Exit::NothingSelected;
+                if empty { Err(nothing_selected(&outcome, files.len(), found)) } else { Ok(exit) }
+            })
         }
     };
     let exit = ended.as_ref().map_or_else(CommandError::exit, |exit| *exit);

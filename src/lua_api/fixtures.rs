@@ -29,8 +29,11 @@ pub fn methods(class: Class<'_>) -> mlua::Result<Class<'_>> {
         .waits("lab:vm_fixture", |lua, state, mut args| {
             let (lab, wish) = (lab_of(&mut args, state)?, args.text("path")?);
             let options = args.options(&["profile", "name", "hostname", "agent_timeout"])?;
-            let asked =
-                RestoreOptions { hostname: hostname(&args, &options)?, agent_timeout: agent_timeout(&args, &options)? };
+            let asked = RestoreOptions {
+                hostname: hostname(&args, &options)?,
+                agent_timeout: agent_timeout(&args, &options)?,
+                is_last: false,
+            };
             let (wish, name) = wanted(state, &args, wish, &options)?;
             let (state, origin) = (Rc::clone(state), origin(lua, "restored"));
             Ok(async move {

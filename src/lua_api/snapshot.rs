@@ -80,8 +80,11 @@ pub fn methods(class: Class<'_>) -> mlua::Result<Class<'_>> {
             let name = args.text("name")?;
             check_name(&args, &name)?;
             let options = args.options(&["hostname", "agent_timeout"])?;
-            let asked =
-                RestoreOptions { hostname: hostname(&args, &options)?, agent_timeout: agent_timeout(&args, &options)? };
+            let asked = RestoreOptions {
+                hostname: hostname(&args, &options)?,
+                agent_timeout: agent_timeout(&args, &options)?,
+                is_last: true,
+            };
             let lab = state.lab.holder(state.layer(), &LabVm(Arc::clone(&vm))).unwrap_or_else(|| Rc::clone(&state.lab));
             if let Some(member) = lab.find(&name, state.layer()) {
                 return Err(refused(&args, &name, Refusal::Taken(member.thing.describe(), member.origin)));

@@ -49,6 +49,12 @@ impl RamFile {
         self.0.as_fd().try_clone_to_owned()
     }
 
+    /// Whether both are the same file; as long as one is open, no other can be taken for it.
+    pub fn is(&self, other: &Self) -> bool {
+        let identity = |ram: &Self| ram.0.metadata().map(|file| (file.dev(), file.ino())).ok();
+        identity(self).is_some_and(|own| Some(own) == identity(other))
+    }
+
     /// The number of its descriptor in this process.
     pub fn descriptor(&self) -> i32 {
         self.0.as_raw_fd()

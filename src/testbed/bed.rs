@@ -15,6 +15,7 @@ use super::fixture_shelf::{FixtureSettings, FixtureShelf};
 use super::images::ImageCache;
 use super::options::VmOptions;
 use super::pool::Pool;
+use super::ready::ReadyMachines;
 use super::splat_desk::SplatDesk;
 use super::vm::Vm;
 use crate::project::{Profile, Project};
@@ -92,6 +93,8 @@ pub(super) struct Shared {
     splats: SplatDesk,
     /// What the run was warned of: a profile, and what about it.
     warned: Mutex<BTreeSet<(String, String)>>,
+    /// QEMUs that wait for the state of a snapshot.
+    pub(super) ready: ReadyMachines,
     /// How many QEMUs were started.
     starts: AtomicU64,
     pub(super) fixtures: OnceLock<Result<FixtureShelf, String>>,
@@ -129,6 +132,7 @@ impl Testbed {
                 broken: Mutex::default(),
                 splats: SplatDesk::default(),
                 warned: Mutex::default(),
+                ready: ReadyMachines::default(),
                 starts: AtomicU64::new(0),
                 fixtures: OnceLock::new(),
             }),
@@ -188,6 +192,11 @@ impl Testbed {
             None => Err(VmError::NoConfig.to_string()),
             Some(project) => project.profile(name).map(drop).map_err(|error| error.to_string()),
         }
+    }
+
+    /// Ends what was started ahead: the run is over.
+    pub async fn end(&self) {
+        self.shared.ready.end().await;
     }
 
     /// A number that no other start of a QEMU has.

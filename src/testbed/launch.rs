@@ -71,8 +71,16 @@ impl Launch<'_> {
             (RamKind::Private, Some(ram)) => Some(ram),
             (RamKind::Shared | RamKind::Private, _) => Some(RamFile::in_memory(spec.ram_size()).map_err(no_ram)?),
         };
-        let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref()).await;
-        let (qemu, ends) = started.map_err(|source| VmError::Qemu { vm: self.vm.vm.clone(), op: self.op, source })?;
+        let ahead = ram.as_ref().filter(|_| spec.incoming).and_then(|ram| self.bed.shared.ready.take(&spec, ram));
+        let (spec, qemu, ends) = match ahead {
+            Some(ready) => (ready.spec, ready.qemu, ready.ends),
+            None => {
+                let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref()).await;
+                let failed = |source| VmError::Qemu { vm: self.vm.vm.clone(), op: self.op, source };
+                let (qemu, ends) = started.map_err(failed)?;
+                (spec, qemu, ends)
+            }
+        };
         let consoles = Consoles {
             serial: Console::open(ends.serial, file("ttyS0")).map_err(VmError::File)?,
             virtio: Console::open(ends.virtio, file("hvc0")).map_err(VmError::File)?,

@@ -27,6 +27,7 @@ mod open_file;
 mod options;
 mod pool;
 mod process;
+mod ready;
 mod running;
 mod scope;
 mod snapshot;

@@ -15,6 +15,7 @@ use crate::testbed::boot;
 use crate::testbed::error::{Death, VmError};
 use crate::testbed::launch::{Launch, Launched};
 use crate::testbed::options::VmOptions;
+use crate::testbed::ready::start_ahead;
 use crate::testbed::running::Running;
 use crate::testbed::vm::{Unfinished, Vm, VmState};
 use crate::testbed::watch::watch;
@@ -33,6 +34,8 @@ pub struct RestoreOptions {
     pub hostname: Option<String>,
     /// How long its agent may take.
     pub agent_timeout: Option<Duration>,
+    /// Nobody will restore the snapshot again: no QEMU is started ahead for that.
+    pub is_last: bool,
 }
 
 /// A QEMU that has the state and stands still.
@@ -89,7 +92,8 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
     let ram = snapshot.ram(index)?;
     let machine = bed.machine().await?;
     let spec = MachineSpec {
-        name: vm.name().to_owned(),
+        // Not the clone's own name: a QEMU that was started ahead fits any of them.
+        name: snapshot.manifest().vms[index].name.clone(),
         arch: record.arch.clone(),
         accel: machine.accel(),
         memory: record.memory,
@@ -130,7 +134,11 @@ struct Woken {
 }
 
 impl Woken {
-    fn tell(&self, vm: &Vm) {
+    fn tell(&self, vm: &Vm, is_last: bool) {
+        let built = self.launched.running.built();
+        if let Some(ram) = built.ram.as_ref().filter(|_| !is_last) {
+            start_ahead(vm.bed(), &built.spec, ram);
+        }
         let duration = self.begun.elapsed().saturating_sub(self.phases[0].1);
         boot::ready(vm.bed(), vm.reference(), &self.hello, BootHow::Restore, duration, &self.phases);
     }
@@ -212,6 +220,7 @@ impl Vm {
         let options = RestoreOptions {
             hostname: options.hostname.or_else(|| self.options().hostname),
             agent_timeout: options.agent_timeout.or_else(|| self.options().agent_timeout),
+            is_last: options.is_last,
         };
         self.leave(OP, &[VmState::Created, VmState::Shutdown, VmState::Dead], VmState::Booting)?;
         let unless_done = Unfinished::of(self);
@@ -225,7 +234,7 @@ impl Vm {
             .await?;
             let woken = go_on(self, loaded, &options).await?;
             self.become_record(&woken.record, &options);
-            woken.tell(self);
+            woken.tell(self, options.is_last);
             Ok(())
         }
         .await;
@@ -358,6 +367,6 @@ impl Vm {
         woken.launched.announce();
         self.become_record(&woken.record, &RestoreOptions::default());
         self.arrive(Arc::clone(&woken.launched.running)).await;
-        woken.tell(self);
+        woken.tell(self, false);
     }
 }
