@@ -71,9 +71,12 @@ impl Launch<'_> {
             (RamKind::Private, Some(ram)) => Some(ram),
             (RamKind::Shared | RamKind::Private, _) => Some(RamFile::in_memory(spec.ram_size()).map_err(no_ram)?),
         };
-        let ahead = ram.as_ref().filter(|_| spec.incoming).and_then(|ram| self.bed.shared.ready.take(&spec, ram));
+        let ahead = match &ram {
+            Some(ram) if spec.incoming => self.bed.shared.ready.take(&spec, ram).await,
+            _ => None,
+        };
         let (spec, qemu, ends) = match ahead {
-            Some(ready) => (ready.spec, ready.qemu, ready.ends),
+            Some(ready) => ready,
             None => {
                 let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref()).await;
                 let failed = |source| VmError::Qemu { vm: self.vm.vm.clone(), op: self.op, source };

@@ -2,22 +2,30 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::task::JoinHandle;
+
 use super::bed::Testbed;
 use crate::qemu::{HostEnds, MachineSpec, QemuProcess, RamFile};
 
 /// How many wait at most; each takes about as much memory as a small program.
 const MOST: usize = 2;
 
-/// A started QEMU that waits.
-pub struct Ready {
-    /// As it was told.
-    pub spec: MachineSpec,
-    /// Its RAM.
-    pub ram: RamFile,
-    /// It.
-    pub qemu: QemuProcess,
-    /// Its channels.
-    pub ends: HostEnds,
+/// A QEMU that waits, or is just being started.
+struct Ready {
+    spec: MachineSpec,
+    ram: RamFile,
+    start: Start,
+}
+
+type Started = Option<(QemuProcess, HostEnds)>;
+
+/// The start of a QEMU; dropping it ends that, and what came of it.
+struct Start(JoinHandle<Started>);
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// All that wait. Dropping them ends them.
@@ -31,12 +39,17 @@ impl ReadyMachines {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One with these arguments, where there is one.
-    pub fn take(&self, spec: &MachineSpec, ram: &RamFile) -> Option<Ready> {
-        let mut waiting = self.waiting();
-        waiting.retain(|ready| ready.qemu.exit_watch().borrow().is_none());
-        let at = waiting.iter().position(|ready| is_for(ready, spec, ram))?;
-        Some(waiting.remove(at))
+    /// One with these arguments, where there is one: as it was told, it, its channels. Waits for one that is just being
+    /// started.
+    pub async fn take(&self, spec: &MachineSpec, ram: &RamFile) -> Option<(MachineSpec, QemuProcess, HostEnds)> {
+        let mut ready = {
+            let mut waiting = self.waiting();
+            let at = waiting.iter().position(|ready| is_for(ready, spec, ram))?;
+            waiting.remove(at)
+        };
+        let (qemu, ends) = (&mut ready.start.0).await.ok().flatten()?;
+        let lives = qemu.exit_watch().borrow().is_none();
+        lives.then_some((ready.spec, qemu, ends))
     }
 
     /// Whether there is one with these arguments.
@@ -55,8 +68,10 @@ impl ReadyMachines {
     /// Ends all.
     pub async fn end(&self) {
         let all = std::mem::take(&mut *self.waiting());
-        for ready in all {
-            ready.qemu.kill().await;
+        for mut ready in all {
+            if let Ok(Some((qemu, _))) = (&mut ready.start.0).await {
+                qemu.kill().await;
+            }
         }
     }
 }
@@ -72,17 +87,13 @@ pub fn start_ahead(bed: &Testbed, spec: &MachineSpec, ram: &RamFile) {
     if bed.shared.ready.has(spec, ram) {
         return;
     }
-    let (ram, shared) = (ram.clone(), std::sync::Arc::downgrade(&bed.shared));
     let reset_log = bed.shared.settings.runtime_dir.join(format!("ready-{}.reset.log", bed.next_start()));
     let spec = MachineSpec { reset_log, ..spec.clone() };
-    let bed = bed.clone();
-    tokio::spawn(async move {
+    let (told, file, of) = (spec.clone(), ram.clone(), bed.clone());
+    let start = tokio::spawn(async move {
         // What fails here is told by the restore that needs it.
-        let Ok(machine) = bed.machine().await else { return };
-        let Ok((qemu, ends)) = QemuProcess::start(machine.qemu(), &spec, Some(&ram)).await else { return };
-        drop(bed);
-        if let Some(shared) = shared.upgrade() {
-            shared.ready.add(Ready { spec, ram, qemu, ends });
-        }
+        let machine = of.machine().await.ok()?;
+        QemuProcess::start(machine.qemu(), &told, Some(&file)).await.ok()
     });
+    bed.shared.ready.add(Ready { spec, ram: ram.clone(), start: Start(start) });
 }
