@@ -12,14 +12,16 @@ test("a step gives the results of its function, and nests", function(t)
 end)
 
 test("steps in branches belong to their branch", function(t)
+  local told = {}
+  local function wait_for(name) while not told[name] do sleep("1ms") end end
   t:step("both", function()
     parallel(
-      function() t:step("left", function() sleep("20ms"); t:step("in left", function() end) end) end,
-      function() sleep("5ms"); t:step("right", function() end) end)
+      function() t:step("left", function() told.left = true; wait_for("right"); t:step("in left", function() end) end) end,
+      function() wait_for("left"); t:step("right", function() end); told.right = true end)
   end)
   parallel(
-    function() t:step("slow", function() sleep("20ms") end) end,
-    function() sleep("5ms"); t:step("alone", function() end) end)
+    function() t:step("slow", function() told.slow = true; wait_for("alone") end) end,
+    function() wait_for("slow"); t:step("alone", function() end); told.alone = true end)
 end)
 
 test("an expected failure of a step is none", function(t)
