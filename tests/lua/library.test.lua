@@ -154,7 +154,7 @@ end)
 
 test("the rest of the library is Lua's own", function(t)
   t:assert_eq(debug.getinfo(1, "l").currentline, 156)
-  t:assert_match(debug.traceback("msg"), "^msg\nstack traceback:\n.*library%.test%.lua:150: in ")
+  t:assert_match(debug.traceback("msg"), "^msg\nstack traceback:\n.*library%.test%.lua:157: in ")
   t:assert_eq({math.type(1), utf8.len("aé"), string.pack("<I2", 258), select("#", table.unpack({}, 1, 3))}, {"integer", 2, "\2\1", 3})
   t:assert_eq(type(os.time()), "number")
   t:assert_eq(os.getenv("NO_SUCH_VARIABLE_AT_ALL"), nil)

@@ -14,11 +14,9 @@ end)
 test("steps in branches belong to their branch", function(t)
   local told = {}
   local function wait_for(name) while not told[name] do sleep("1ms") end end
-  t:step("both", function()
-    parallel(
+  t:step("both", function() parallel(
       function() t:step("left", function() told.left = true; wait_for("right"); t:step("in left", function() end) end) end,
-      function() wait_for("left"); t:step("right", function() end); told.right = true end)
-  end)
+      function() wait_for("left"); t:step("right", function() end); told.right = true end) end)
   parallel(
     function() t:step("slow", function() told.slow = true; wait_for("alone") end) end,
     function() wait_for("slow"); t:step("alone", function() end); told.alone = true end)
