@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 
 /// Bindings that can't fail, and why. To be called on something else than their object does not count as a failure.
 const CANNOT_FAIL: &[(&str, &str)] = &[
+    ("bridge:close", "a closed one stays closed"),
+    ("bridge:name", "a value that is there"),
     ("console:close", "a closed one stays closed"),
     ("debug.gethook", "a value that is there"),
     ("file:close", "a closed one stays closed; the kernel refuses only on file systems that write late"),
@@ -18,6 +20,10 @@ const CANNOT_FAIL: &[(&str, &str)] = &[
     ("io.stdout:seek", "gives nil and why, as Lua's own files do"),
     ("io.stdout:setvbuf", "nothing is buffered"),
     ("lab:shutdown", "a guest that does not go down is stopped"),
+    ("nic:bridge", "a value that is there"),
+    ("nic:counters", "a value that is there"),
+    ("nic:mac", "a value that is there"),
+    ("nic:vm_name", "a value that is there"),
     ("process:handle", "a value that is there"),
     ("process:pid", "a value that is there"),
     ("process:status", "a value that is there"),
@@ -60,6 +66,7 @@ const CANNOT_FAIL: &[(&str, &str)] = &[
 
 /// Bindings that never return, and why.
 const NEVER_RETURNS: &[(&str, &str)] = &[
+    ("bridge:enable_uplink", "it needs `passt` and a network of the host"),
     ("io.stdout:lines", "it can only be written"),
     ("os.exit", "a test can't end the run"),
     ("t:fail", "it raises what fails the test"),

@@ -26,6 +26,12 @@ impl Digest {
         Ok(Self(hasher.finalize()))
     }
 
+    /// Its first 64 bits as a number.
+    pub fn number(&self) -> u64 {
+        let bytes = self.0.as_bytes();
+        u64::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+    }
+
     /// Of a file's content.
     ///
     /// # Errors

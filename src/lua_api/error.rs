@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::testbed::VmError;
+use crate::testbed::network::BridgeError;
 
 /// A failed call, on its way to being raised in Lua as a string that begins with the test's own line.
 #[derive(Debug)]
@@ -26,6 +27,15 @@ impl From<VmError> for ApiError {
     fn from(error: VmError) -> Self {
         match error {
             VmError::Cancelled => Self::Cancelled,
+            other => Self::new(other),
+        }
+    }
+}
+
+impl From<BridgeError> for ApiError {
+    fn from(error: BridgeError) -> Self {
+        match error {
+            BridgeError::Vm(error) => error.into(),
             other => Self::new(other),
         }
     }

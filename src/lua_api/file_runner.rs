@@ -84,6 +84,8 @@ pub fn run_file(settings: FileSettings) -> FileRun {
     state.log(&String::from_utf8_lossy(&words));
     let vms = state.scope.borrow_mut().take();
     settings.bed.block_on(Scope::stop(vms, &settings.token));
+    let bridges = state.scope.borrow_mut().take_bridges();
+    settings.bed.block_on(Scope::close(bridges));
     state.join_builds();
     state.pins.borrow_mut().clear();
     settings.bed.splats().end_file(&settings.display);

@@ -9,8 +9,8 @@ use super::error::ApiError;
 use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
 use super::{
-    batch, call, clock, console, expect_splat, file, hook, json, lab, modules, parallel, place, popen, process,
-    register, registration, run_result, snapshot, std_io, steps, stream, test_context, vm, worker,
+    batch, bridge, call, clock, console, expect_splat, file, hook, json, lab, modules, nic, parallel, place, popen,
+    process, register, registration, run_result, snapshot, std_io, steps, stream, test_context, vm, worker,
 };
 use crate::foundation::duration::format_duration;
 
@@ -49,6 +49,8 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     file::install(lua)?;
     lab::install(lua)?;
     snapshot::install(lua)?;
+    bridge::install(lua)?;
+    nic::install(lua)?;
     test_context::install(lua, &prelude)?;
 
     let globals = lua.globals();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mlua::{AnyUserData, Function, IntoLua, Lua, MetaMethod, UserData, UserDataFields, UserDataMethods, Value};
 
 use super::args::Args;
+use super::bridge::BridgeHandle;
 use super::error::ApiError;
 use super::file_state::FileState;
 use super::lab_tree::{FILE, Lab, Layer, Refusal, Thing};
@@ -13,7 +14,7 @@ use super::place;
 use super::register::{CHUNK, Class, class, function, step};
 use super::render::short;
 use super::vm::{VmHandle, options};
-use super::{fixtures, lab_batch, lab_snapshot, lab_tools};
+use super::{bridge_new, fixtures, lab_batch, lab_snapshot, lab_tools};
 use crate::foundation::suggest;
 use crate::testbed::Vm;
 
@@ -127,6 +128,7 @@ impl UserData for LabHandle {
 fn handle(lua: &Lua, thing: Thing<LabVm>) -> mlua::Result<Value> {
     match thing {
         Thing::Vm(vm) => VmHandle(vm.0).into_lua(lua),
+        Thing::Bridge(bridge) => BridgeHandle(bridge).into_lua(lua),
         Thing::Lab(lab) => LabHandle(Some(lab)).into_lua(lua),
     }
 }
@@ -165,6 +167,7 @@ fn set(state: &FileState, name: &str, mut args: Args) -> Result<(), ApiError> {
 }
 
 fn creation(class: Class<'_>) -> mlua::Result<Class<'_>> {
+    let class = class.method("lab:bridge", bridge_new::bridge)?;
     class.method("lab:vm", vm)?.method("lab:lab", |lua, state, mut args| {
         let lab = this(&mut args, state)?;
         let name = args.text_opt("name")?;
@@ -255,18 +258,21 @@ pub fn refused(args: &Args, name: &str, why: Refusal) -> ApiError {
     }
 }
 
-/// A VM or lab that an argument is, with its name.
+/// A VM, bridge or lab that an argument is, with its name.
 fn thing_of(args: &Args, state: &FileState, value: &Value) -> Result<(String, Thing<LabVm>), ApiError> {
     if let Some(object) = value.as_userdata() {
         if let Ok(vm) = object.borrow::<VmHandle>() {
             return Ok((vm.0.name().to_owned(), Thing::Vm(LabVm(Arc::clone(&vm.0)))));
+        }
+        if let Ok(bridge) = object.borrow::<BridgeHandle>() {
+            return Ok((bridge.0.name().to_owned(), Thing::Bridge(Arc::clone(&bridge.0))));
         }
         if let Ok(lab) = object.borrow::<LabHandle>() {
             let lab = lab.live(args.function(), state)?;
             return Ok((lab.name().to_owned(), Thing::Lab(lab)));
         }
     }
-    Err(args.wrong("x", "a VM or a lab", value))
+    Err(args.wrong("x", "a VM, a bridge or a lab", value))
 }
 
 fn membership(class: Class<'_>) -> mlua::Result<Class<'_>> {

@@ -68,6 +68,7 @@ fn record(lab: &VmLab, layer: Layer, vms: &mut Vec<Arc<Vm>>) -> LabRecord {
                 });
                 record.vms.push(MemberRecord { name: member.name, vm: index });
             }
+            Thing::Bridge(_) => {}
             Thing::Lab(inner) => record.labs.push(self::record(&inner, layer, vms)),
         }
     }

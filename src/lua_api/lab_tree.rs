@@ -5,6 +5,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::testbed::network::Bridge;
 
 /// Whose member: 0 is the file, any other number a test.
 pub type Layer = u64;
@@ -12,10 +15,11 @@ pub type Layer = u64;
 pub const FILE: Layer = 0;
 
 /// What a lab can hold.
-#[derive(Debug)]
 pub enum Thing<V> {
     /// A machine.
     Vm(V),
+    /// A bridge.
+    Bridge(Arc<Bridge>),
     /// A lab inside.
     Lab(Rc<Lab<V>>),
 }
@@ -24,6 +28,7 @@ impl<V: Clone> Clone for Thing<V> {
     fn clone(&self) -> Self {
         match self {
             Self::Vm(vm) => Self::Vm(vm.clone()),
+            Self::Bridge(bridge) => Self::Bridge(Arc::clone(bridge)),
             Self::Lab(lab) => Self::Lab(Rc::clone(lab)),
         }
     }
@@ -34,7 +39,18 @@ impl<V: PartialEq> PartialEq for Thing<V> {
         match (self, other) {
             (Self::Vm(one), Self::Vm(other)) => one == other,
             (Self::Lab(one), Self::Lab(other)) => Rc::ptr_eq(one, other),
+            (Self::Bridge(one), Self::Bridge(other)) => Arc::ptr_eq(one, other),
             _ => false,
+        }
+    }
+}
+
+impl<V: std::fmt::Debug> std::fmt::Debug for Thing<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vm(vm) => vm.fmt(f),
+            Self::Bridge(bridge) => write!(f, "bridge {}", bridge.name()),
+            Self::Lab(lab) => lab.fmt(f),
         }
     }
 }
@@ -44,6 +60,7 @@ impl<V> Thing<V> {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Vm(_) => "vm",
+            Self::Bridge(_) => "bridge",
             Self::Lab(_) => "sub_lab",
         }
     }
@@ -52,6 +69,7 @@ impl<V> Thing<V> {
     pub fn describe(&self) -> &'static str {
         match self {
             Self::Vm(_) => "VM",
+            Self::Bridge(_) => "bridge",
             Self::Lab(_) => "sub-lab",
         }
     }
@@ -162,7 +180,7 @@ impl<V: Clone + PartialEq> Lab<V> {
 
     fn holds(&self, wanted: &Self) -> bool {
         self.members.borrow().iter().any(|member| match &member.thing {
-            Thing::Vm(_) => false,
+            Thing::Vm(_) | Thing::Bridge(_) => false,
             Thing::Lab(lab) => std::ptr::eq(Rc::as_ptr(lab), wanted) || lab.holds(wanted),
         })
     }
@@ -200,7 +218,7 @@ impl<V: Clone + PartialEq> Lab<V> {
             return Some(Rc::clone(self));
         }
         members.iter().find_map(|member| match &member.thing {
-            Thing::Vm(_) => None,
+            Thing::Vm(_) | Thing::Bridge(_) => None,
             Thing::Lab(lab) => lab.holder(layer, machine),
         })
     }
@@ -227,6 +245,7 @@ impl<V: Clone + PartialEq> Lab<V> {
         for member in self.listed(layer) {
             let more = match member.thing {
                 Thing::Vm(vm) => vec![vm],
+                Thing::Bridge(_) => Vec::new(),
                 Thing::Lab(lab) => lab.vms(layer),
             };
             for vm in more {
@@ -236,6 +255,16 @@ impl<V: Clone + PartialEq> Lab<V> {
             }
         }
         found
+    }
+
+    /// A thing is over: it goes from this lab and all inside.
+    pub fn forget(&self, gone: &Thing<V>) {
+        self.members.borrow_mut().retain(|member| member.thing != *gone);
+        for member in &*self.members.borrow() {
+            if let Thing::Lab(lab) = &member.thing {
+                lab.forget(gone);
+            }
+        }
     }
 
     /// A test has ended: its members go from this lab and all inside.

@@ -4,6 +4,11 @@ mod args;
 mod barrier;
 mod batch;
 mod bindings;
+mod bridge;
+mod bridge_args;
+mod bridge_cuts;
+mod bridge_new;
+mod bridge_rates;
 mod call;
 mod clock;
 mod console;
@@ -25,6 +30,7 @@ mod lab_snapshot;
 mod lab_tools;
 mod lab_tree;
 mod modules;
+mod nic;
 mod parallel;
 mod place;
 mod popen;
@@ -60,6 +66,7 @@ pub use fixture_chunk::{FixtureRequest, obtain_fixture};
 /// the bindings.
 pub const STUBS: &[(&str, &str)] = &[
     ("globals.lua", include_str!("stubs/globals.lua")),
+    ("bridge.lua", include_str!("stubs/bridge.lua")),
     ("guest.lua", include_str!("stubs/guest.lua")),
     ("handles.lua", include_str!("stubs/handles.lua")),
     ("lab.lua", include_str!("stubs/lab.lua")),

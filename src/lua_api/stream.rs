@@ -30,7 +30,9 @@ pub struct StreamHandle {
     /// What it is of, for messages.
     what: String,
     place: Option<Place>,
-    open: RefCell<Option<HandleGuard>>,
+    open: RefCell<Vec<HandleGuard>>,
+    /// Whether it ends when Lua forgets it.
+    ends_when_forgotten: bool,
 }
 
 impl StreamHandle {
@@ -43,18 +45,28 @@ impl StreamHandle {
     pub fn opened_at(place: Option<Place>, vm: &Vm, stream: Arc<ByteStream>, what: String) -> Self {
         let open = vm.handles().open(HandleKind::Stream, what.clone(), place.as_ref().map(ToString::to_string));
         let what = format!("vm `{}`: {what}", vm.name());
-        Self { stream, what, place, open: RefCell::new(Some(open)) }
+        Self { stream, what, place, open: RefCell::new(vec![open]), ends_when_forgotten: true }
+    }
+
+    /// `stream` of several machines, each of which counts it as open. With `keeps` it goes on when Lua forgets it.
+    pub fn shared(lua: &Lua, vms: &[Arc<Vm>], stream: Arc<ByteStream>, what: String, keeps: bool) -> Self {
+        let place = place::caller(lua);
+        let shown = place.as_ref().map(ToString::to_string);
+        let open = vms.iter().map(|vm| vm.handles().open(HandleKind::Stream, what.clone(), shown.clone())).collect();
+        Self { stream, what, place, open: RefCell::new(open), ends_when_forgotten: !keeps }
     }
 
     fn close(&self) {
         self.stream.close();
-        self.open.borrow_mut().take();
+        self.open.borrow_mut().clear();
     }
 }
 
 impl Drop for StreamHandle {
     fn drop(&mut self) {
-        self.stream.close();
+        if self.ends_when_forgotten {
+            self.stream.close();
+        }
     }
 }
 

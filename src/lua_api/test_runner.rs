@@ -192,6 +192,11 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     done.log = std::mem::take(&mut test.log);
     done.log.push_str(&String::from_utf8_lossy(&words));
     if done.status.is_failure() {
+        let bridges = state.scope.borrow().bridges().into_iter().chain(test.scope.bridges());
+        for bridge in bridges {
+            let (name, seed) = (bridge.name(), bridge.switch().seed());
+            done.log.push_str(&format!("bridge `{name}`: the seed of its random decisions is {seed}\n"));
+        }
         if done.trace.is_empty() {
             done.trace.extend(case.place.iter().map(ToString::to_string));
         }
@@ -207,6 +212,7 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     state.lab.end_layer(case.serial);
     state.barriers.borrow_mut().clear();
     state.bed.block_on(Scope::stop(test.scope.take(), &token));
+    state.bed.block_on(Scope::close(test.scope.take_bridges()));
     state.pins.borrow_mut().retain(|(layer, _)| *layer != case.serial);
     // What came while its machines went down.
     test_splats::judge(&mut done, &splats.failing(&settings.display));

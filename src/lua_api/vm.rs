@@ -8,7 +8,7 @@ use super::args::{Args, Options};
 use super::console::ConsoleHandle;
 use super::error::ApiError;
 use super::register::{Class, class};
-use super::{snapshot, vm_calls, vm_files, vm_inspect, vm_kernel, vm_power};
+use super::{nic, snapshot, vm_calls, vm_files, vm_inspect, vm_kernel, vm_power};
 use crate::foundation::size::format_size;
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
@@ -80,6 +80,7 @@ pub fn options(args: &mut Args) -> Result<VmOptions, ApiError> {
         hostname: hostname(args, &options)?,
         files: files(args, &options)?,
         load_modules: names(args, &options)?,
+        network: false,
     })
 }
 
@@ -165,6 +166,7 @@ pub fn install(lua: &Lua, batch: mlua::Function) -> mlua::Result<()> {
     let class = accessors(class)?;
     let class = vm_kernel::methods(class)?;
     let class = vm_calls::methods(class)?;
+    let class = nic::vm_methods(class)?;
     class.in_lua("batch", batch)?.store(CLASS)
 }
 

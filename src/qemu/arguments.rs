@@ -13,6 +13,8 @@ pub(super) const FREE_PORTS: u8 = 4;
 const RAM_ID: &str = "ram";
 /// QEMU rounds RAM up to a multiple of this, in bytes.
 const RAM_UNIT: u64 = 8192;
+/// The device that network cards are.
+pub const CARD_DRIVER: &str = "virtio-net-pci";
 
 /// The id of the agent's port: QMP tells when something in the guest opens or closes it.
 pub const AGENT_PORT_ID: &str = "agent";
@@ -63,12 +65,43 @@ pub struct MachineSpec {
     pub initial_time: Option<i64>,
     /// Where TCG tells of a CPU that was reset, and why.
     pub reset_log: PathBuf,
+    /// Network cards that are there from the start.
+    pub cards: Vec<CardSpec>,
     /// Put behind all others.
     pub extra: Vec<String>,
     /// Where its RAM lies.
     pub ram: RamKind,
     /// Whether it waits for the state of another machine instead of booting.
     pub incoming: bool,
+}
+
+/// A network card that is there from the start, in a port of its own so that it can be unplugged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CardSpec {
+    /// What QEMU calls it; its other parts are named after it.
+    pub id: String,
+    /// Its hardware address.
+    pub mac: String,
+    /// The largest packet.
+    pub mtu: u16,
+}
+
+impl CardSpec {
+    /// What QEMU calls the other end of its cable.
+    pub fn netdev(id: &str) -> String {
+        format!("{id}-net")
+    }
+
+    /// The driver and properties of the device, but for its id and port.
+    pub fn properties(&self) -> [(&'static str, String); 4] {
+        [
+            ("netdev", Self::netdev(&self.id)),
+            ("mac", self.mac.clone()),
+            // Nothing boots from it: firmware need not look at its ROM.
+            ("romfile", String::new()),
+            ("host_mtu", self.mtu.to_string()),
+        ]
+    }
 }
 
 /// The ends of socket pairs that QEMU inherits.
@@ -86,12 +119,15 @@ pub struct Channels {
     pub ram: Option<RawFd>,
 }
 
-/// The words of the command line, without the program.
-pub fn arguments(spec: &MachineSpec, channels: Channels) -> Vec<OsString> {
+/// The words of the command line, without the program; `cards` are the ends of the cards' cables.
+pub fn arguments(spec: &MachineSpec, channels: Channels, cards: &[RawFd]) -> Vec<OsString> {
     let mut words = Words::default();
     machine(&mut words, spec, channels.ram);
     boot(&mut words, spec);
     devices(&mut words, spec, channels);
+    for (number, (card, fd)) in spec.cards.iter().zip(cards).enumerate() {
+        network_card(&mut words, number, card, *fd);
+    }
     words.0.extend(spec.extra.iter().map(OsString::from));
     words.0
 }
@@ -181,6 +217,15 @@ fn devices(words: &mut Words, spec: &MachineSpec, channels: Channels) {
     }
 }
 
+fn network_card(words: &mut Words, number: usize, card: &CardSpec, fd: RawFd) {
+    let (id, chassis) = (escape(&card.id), number + 32);
+    words.text("-device", &format!("pcie-root-port,id={id}-port,chassis={chassis},slot=0"));
+    let netdev = escape(&CardSpec::netdev(&card.id));
+    words.text("-netdev", &format!("stream,id={netdev},addr.type=fd,addr.str={fd}"));
+    let properties = card.properties().map(|(name, value)| format!(",{name}={}", escape(&value))).concat();
+    words.text("-device", &format!("{CARD_DRIVER},id={id},bus={id}-port{properties}"));
+}
+
 impl MachineSpec {
     fn is_arm(&self) -> bool {
         self.arch == "aarch64"
@@ -267,7 +312,8 @@ mod tests {
     }
 
     fn line(spec: &MachineSpec) -> String {
-        let words = arguments(spec, Channels { qmp: 7, agent: 8, serial: 9, virtio: 10, ram: Some(11) });
+        let channels = Channels { qmp: 7, agent: 8, serial: 9, virtio: 10, ram: Some(11) };
+        let words = arguments(spec, channels, &[12]);
         words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
@@ -294,6 +340,19 @@ mod tests {
         assert!(line.ends_with("-device foo"));
         for part in ["-netdev", "-seed", "-rtc"] {
             assert!(!line.contains(part), "{part} in {line}");
+        }
+    }
+
+    #[test]
+    fn cards_have_ports_of_their_own() {
+        let card = CardSpec { id: "nic0".to_owned(), mac: "52:54:00:00:00:02".to_owned(), mtu: 1500 };
+        let line = line(&MachineSpec { cards: vec![card], ..spec() });
+        for part in [
+            "pcie-root-port,id=nic0-port,chassis=32,slot=0",
+            "-netdev stream,id=nic0-net,addr.type=fd,addr.str=12",
+            "virtio-net-pci,id=nic0,bus=nic0-port,netdev=nic0-net,mac=52:54:00:00:00:02,romfile=,host_mtu=1500",
+        ] {
+            assert!(line.contains(part), "{part} is missing in {line}");
         }
     }
 

@@ -17,7 +17,7 @@ mod transfer;
 
 pub use accelerator::{Accel, AccelRequest, ChosenAccel, choose};
 pub use agent_program::read_agent;
-pub use arguments::{AGENT_PORT_ID, CPU_MODEL, Channels, MachineSpec, RamKind, arguments};
+pub use arguments::{AGENT_PORT_ID, CARD_DRIVER, CPU_MODEL, CardSpec, Channels, MachineSpec, RamKind, arguments};
 pub use error::{QemuError, QmpError};
 pub use find::{Candidates, QemuBinary, Version, find};
 pub use kernel_image::{Extracted, KernelImage, KernelKind, extract_vmlinux, inspect};

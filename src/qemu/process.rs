@@ -69,6 +69,8 @@ pub struct HostEnds {
     pub serial: UnixStream,
     /// `hvc0`.
     pub virtio: UnixStream,
+    /// The cables of the network cards, in the order of the specification.
+    pub cards: Vec<UnixStream>,
 }
 
 /// A running QEMU. Dropping it kills the process; `kill` also waits until it is gone.
@@ -105,19 +107,26 @@ impl QemuProcess {
             ram: ram.as_ref().map(AsRawFd::as_raw_fd),
         };
         let mut command = Command::new(&binary.path);
-        command.args(arguments(spec, channels));
+        let (mut cards, mut card_ends) = (Vec::new(), Vec::new());
+        for _ in &spec.cards {
+            let (ours, theirs) = socket_pair().map_err(refuse)?;
+            cards.push(ours);
+            card_ends.push(theirs);
+        }
+        let numbers: Vec<_> = card_ends.iter().map(AsRawFd::as_raw_fd).collect();
+        command.args(arguments(spec, channels, &numbers));
+        let inherited = [qmp, agent, serial, virtio].into_iter().chain(ram).chain(card_ends).collect();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone().map_err(refuse)?);
         // Ctrl-C on the terminal is for provium, which takes its machines down in order.
         command.process_group(0);
         // Watched from the start: where this future is dropped half-way, the child still ends.
-        let inherit = [qmp, agent, serial, virtio].into_iter().chain(ram).collect();
-        let start = move || Watched::new(spawn(command, inherit)?, stderr);
+        let start = move || Watched::new(spawn(command, inherited)?, stderr);
         let started = tokio::task::spawn_blocking(start).await;
         let watched = started.map_err(io::Error::other).and_then(|started| started).map_err(refuse)?;
         let qmp_stream = tokio::net::UnixStream::from_std(qmp_ours).map_err(refuse)?;
         match Qmp::connect(qmp_stream, AGENT_PORT_ID, GREETING_DEADLINE).await {
             Ok(qmp) => {
-                let ends = HostEnds { agent: agent_ours, serial: serial_ours, virtio: virtio_ours };
+                let ends = HostEnds { agent: agent_ours, serial: serial_ours, virtio: virtio_ours, cards };
                 Ok((Self { watched, qmp, ports: FreePorts::default() }, ends))
             }
             Err(error) => Err(watched.why_not_started(&binary.path, error).await),

@@ -21,6 +21,8 @@ use super::wire::{Piece, Wire};
 
 /// How many packets from other bridges may wait; what is more is lost.
 const INBOX: usize = 4096;
+/// How many answers one buffer of frames can cause; what is more is lost.
+const ANSWERS: usize = 4096;
 /// How many sockets are looked at before the timers again.
 const EVENTS: usize = 64;
 /// Which descriptor an event is about, where it is no port.
@@ -64,6 +66,9 @@ pub struct Io {
     touched: Vec<Port>,
     taps: Vec<Tap>,
     neighbours: HashMap<Neighbour, Weak<Shared>>,
+    /// The port whose frames are being read, and what comes back to it meanwhile: the gateway's answers.
+    busy: Option<Port>,
+    answers: Vec<(Port, Vec<u8>)>,
 }
 
 impl Output for Io {
@@ -73,6 +78,13 @@ impl Output for Io {
 
     fn deliver(&mut self, pair: Pair, frame: &[u8]) -> bool {
         self.tap(frame, |port| port == Some(pair.1));
+        if self.busy == Some(pair.1) {
+            let fits = self.answers.len() < ANSWERS;
+            if fits {
+                self.answers.push((pair.0, frame.to_vec()));
+            }
+            return fits;
+        }
         let Some(wire) = self.wires.get_mut(&pair.1) else { return false };
         if !wire.has_output() {
             self.touched.push(pair.1);
@@ -243,8 +255,9 @@ impl Shared {
 
     fn port_is_ready(&self, state: &mut State, number: u64, flags: epoll::EventFlags) {
         let Ok(port) = u32::try_from(number).map(Port) else { return };
-        // Taken out, so that the core can put frames into the other cables meanwhile: none comes back to this one.
+        // Taken out, so that the core can put frames into the other cables meanwhile.
         let Some(mut wire) = state.io.wires.remove(&port) else { return };
+        state.io.busy = Some(port);
         let mut alive = true;
         if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
             alive = wire.fill();
@@ -254,6 +267,12 @@ impl Shared {
                     Piece::Nonsense => &[],
                 };
                 state.bridge.receive(self.now(), port, bytes, &mut state.io);
+            }
+        }
+        state.io.busy = None;
+        for (from, frame) in std::mem::take(&mut state.io.answers) {
+            if !wire.push(from, &frame) {
+                state.bridge.lost(&[(port, 1)]);
             }
         }
         if alive {
@@ -299,5 +318,49 @@ impl Shared {
         let spec = Itimerspec { it_interval: zero, it_value: value };
         // Fails for values that can't be, which these are not.
         let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::switch::dhcp::tests::settings;
+    use crate::switch::frame::{Mac, build};
+    use crate::switch::gateway::Gateway;
+
+    fn framed(frame: &[u8]) -> Vec<u8> {
+        [&u32::try_from(frame.len()).unwrap().to_be_bytes()[..], frame].concat()
+    }
+
+    fn receive(guest: &mut UnixStream) -> Vec<u8> {
+        let mut length = [0; 4];
+        guest.read_exact(&mut length).unwrap();
+        let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        guest.read_exact(&mut frame).unwrap();
+        frame
+    }
+
+    #[test]
+    fn frames_pass_and_the_gateway_answers_its_asker() {
+        let (shared, thread) = Shared::start(Bridge::new(1, Gateway::new(settings()))).unwrap();
+        let mut guests = Vec::new();
+        for number in 1..=2 {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            shared.add_wire(Port(number), Wire::new(ours).unwrap()).unwrap();
+            theirs.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            guests.push(theirs);
+        }
+        let mac = Mac([2, 0, 0, 0, 0, 9]);
+        let all = build(Mac::BROADCAST, mac, 0x1234, b"hello");
+        guests[0].write_all(&framed(&all)).unwrap();
+        assert_eq!(receive(&mut guests[1]), all);
+        let body = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac.0, &[10, 10, 1, 9], &[0; 6], &[10, 10, 1, 1]].concat();
+        guests[0].write_all(&framed(&build(Mac::BROADCAST, mac, 0x0806, &body))).unwrap();
+        assert_eq!(receive(&mut guests[0])[..6], mac.0);
+        shared.stop();
+        thread.join().unwrap();
     }
 }

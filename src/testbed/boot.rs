@@ -10,6 +10,7 @@ use super::bed::{ProfileImages, Testbed};
 use super::console::Console;
 use super::error::{Death, VmError};
 use super::launch::Launch;
+use super::network::VmNetwork;
 use super::options::VmOptions;
 use super::running::Running;
 use super::watch::watch;
@@ -42,6 +43,7 @@ pub async fn boot(
     vm: &VmRef,
     profile: &Arc<Profile>,
     options: &VmOptions,
+    network: &VmNetwork,
     started: impl FnOnce(Arc<Running>),
 ) -> Result<(), VmError> {
     let begun = Instant::now();
@@ -76,6 +78,7 @@ pub async fn boot(
         agent_port: PORT_NAME.to_owned(),
         rng_seed: options.rng_seed,
         initial_time: options.initial_time,
+        cards: network.specs(),
         extra: profile.qemu_args.clone(),
         ram: if own { RamKind::Own } else { RamKind::Shared },
         ..MachineSpec::default()
@@ -89,6 +92,7 @@ pub async fn boot(
         return Err(VmError::Environment("the agent's channel is in use".to_owned()));
     };
     started(Arc::clone(&running));
+    network.plug_all(&vm.vm, launched.take_cables(), &running).await?;
     tokio::spawn(watch(Arc::clone(&running), bed.scaled(AGENT_ENDED, profile)));
     let meeting = Meeting { bed, vm, profile, options, running: &running, op: "boot" };
     let hello = meeting.meet(channel).await?;

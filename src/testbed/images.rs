@@ -13,6 +13,8 @@ use crate::qemu::{self, Extracted, KernelImage, QemuError, Wanted, initrd, load_
 
 /// The drivers of the agent's channel, where the kernel has them as modules.
 const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_console"];
+/// The driver of network cards, for machines that have some from the start.
+const NETWORK: [&str; 1] = ["virtio_net"];
 /// Loaded where they are there; the guest is worse off without them, but works.
 const WELCOME: [&str; 1] = ["virtio_rng"];
 
@@ -216,7 +218,12 @@ fn modules(
     };
     let release = kernel.release.as_deref();
     let directory = release_directory(directory, release)?;
-    let harness = DRIVERS.into_iter().chain(WELCOME).chain(of_root.iter().map(String::as_str)).map(Wanted::optional);
+    let harness = DRIVERS
+        .into_iter()
+        .chain(WELCOME)
+        .chain(NETWORK.into_iter().filter(|_| options.network))
+        .chain(of_root.iter().map(String::as_str))
+        .map(Wanted::optional);
     let wanted: Vec<Wanted> = harness.chain(asked.into_iter().map(Wanted::required)).collect();
     load_order(&directory, release, &wanted)
 }

@@ -39,6 +39,8 @@ pub struct Launched {
     pub running: Arc<Running>,
     /// The agent's channel.
     channel: Option<UnixStream>,
+    /// The cables of its network cards.
+    cables: Vec<std::os::unix::net::UnixStream>,
     started: VmStarted,
 }
 
@@ -46,6 +48,11 @@ impl Launched {
     /// The agent's channel, for whoever comes first.
     pub fn take_channel(&mut self) -> Option<UnixStream> {
         self.channel.take()
+    }
+
+    /// The cables of its network cards, for whoever comes first.
+    pub fn take_cables(&mut self) -> Vec<std::os::unix::net::UnixStream> {
+        std::mem::take(&mut self.cables)
     }
 
     /// Tells that it runs: its end is told as well from now on.
@@ -103,7 +110,7 @@ impl Launch<'_> {
         let log = self.kernel_log(&consoles);
         let built = Built { spec, ram };
         let running = Running::new(self.vm.clone(), settings.sink.clone(), qemu, consoles, built, log);
-        Ok(Launched { running: Arc::new(running), channel: Some(channel), started })
+        Ok(Launched { running: Arc::new(running), channel: Some(channel), cables: ends.cards, started })
     }
 
     fn kernel_log(&self, consoles: &Consoles) -> KernelLog {

@@ -23,6 +23,7 @@ mod host_process;
 mod images;
 mod kernel_log;
 mod launch;
+pub mod network;
 mod open_file;
 mod options;
 mod pool;
@@ -49,6 +50,7 @@ pub use crate::agent_client::{
 };
 pub use crate::fixtures::{Built as FixtureBuild, Entry as FixtureEntry, Wish};
 pub use crate::qemu::{AccelRequest, Candidates};
+pub use crate::switch::{Impairment, Pair, Policy, Port};
 pub use accelerator::MachineRequest;
 pub use artifacts::Artifacts;
 pub use bed::{ImageError, ImageSource, ProfileImages, Testbed, TestbedSettings};

@@ -39,6 +39,8 @@ pub struct VmOptions {
     pub files: Option<Vec<BootFile>>,
     /// Modules, from the profile's `modules`, that are loaded before init.
     pub load_modules: Option<Vec<String>>,
+    /// Whether it has network cards from the start, which need their driver.
+    pub network: bool,
 }
 
 impl VmOptions {
@@ -55,6 +57,7 @@ impl VmOptions {
             hostname: later.hostname.or(self.hostname),
             files: later.files.or(self.files),
             load_modules: later.load_modules.or(self.load_modules),
+            network: later.network || self.network,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::network::{self, Bridge};
 use super::snapshot::Snapshot;
 use super::vm::Vm;
 use crate::foundation::cancel::{CancelReason, CancelToken};
@@ -12,6 +13,7 @@ use crate::run_events::StopReason;
 pub struct Scope {
     vms: Vec<Arc<Vm>>,
     snapshots: Vec<Snapshot>,
+    bridges: Vec<Arc<Bridge>>,
 }
 
 impl Scope {
@@ -23,6 +25,28 @@ impl Scope {
     /// Keeps a snapshot at least as long as the scope.
     pub fn keep(&mut self, snapshot: Snapshot) {
         self.snapshots.push(snapshot);
+    }
+
+    /// Adds a bridge.
+    pub fn insert_bridge(&mut self, bridge: Arc<Bridge>) {
+        self.bridges.push(bridge);
+    }
+
+    /// The bridges that are not over, in the order of creation.
+    pub fn bridges(&self) -> Vec<Arc<Bridge>> {
+        self.bridges.iter().filter(|bridge| !bridge.is_closed()).cloned().collect()
+    }
+
+    /// Empties the scope of its bridges and hands them to whoever closes them, after its machines.
+    pub fn take_bridges(&mut self) -> Vec<Arc<Bridge>> {
+        std::mem::take(&mut self.bridges)
+    }
+
+    /// Ends bridges; machines of others that are attached lose their cards.
+    pub async fn close(bridges: Vec<Arc<Bridge>>) {
+        for bridge in bridges {
+            network::close(&bridge).await;
+        }
     }
 
     /// The machines, in the order of creation.

@@ -11,6 +11,7 @@ use super::boot;
 use super::console::ConsolePort;
 use super::error::{Death, VmError};
 use super::handles::Handles;
+use super::network::{self, VmNetwork};
 use super::options::VmOptions;
 use super::running::Running;
 use crate::agent_client::{AgentClient, AgentError};
@@ -81,6 +82,7 @@ pub struct Vm {
     profile: Arc<Profile>,
     bed: Testbed,
     handles: Handles,
+    network: VmNetwork,
     /// Whether its clock is to stay as it was when a snapshot of it is restored.
     clock_frozen: AtomicBool,
     inner: Mutex<Inner>,
@@ -97,6 +99,7 @@ impl Vm {
             profile,
             bed,
             handles: Handles::default(),
+            network: VmNetwork::default(),
             clock_frozen: AtomicBool::new(false),
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
@@ -154,6 +157,11 @@ impl Vm {
     /// What tests hold open in it.
     pub fn handles(&self) -> &Handles {
         &self.handles
+    }
+
+    /// Its network cards.
+    pub fn network(&self) -> &VmNetwork {
+        &self.network
     }
 
     /// Its state now.
@@ -265,23 +273,32 @@ impl Vm {
     /// A wrong state, an image that can't be used, a guest that does not come up.
     pub async fn boot(&self, later: VmOptions) -> Result<(), VmError> {
         self.check_not_retired("boot")?;
+        // Cards come and go before or after, not meanwhile.
+        let _alone = self.network.change.lock().await;
         self.leave("boot", &[VmState::Created, VmState::Shutdown, VmState::Dead], VmState::Booting)?;
         let unless_done = Unfinished::of(self);
         let options = {
             let mut inner = self.inner();
             inner.options = inner.options.clone().overlaid(later);
-            inner.options.clone()
+            VmOptions { network: !self.network.nics().is_empty(), ..inner.options.clone() }
         };
         // The previous QEMU of a dead guest is kept for inspection until now.
         self.take_down(StopReason::GuestEnded).await;
         self.inner().running = None;
-        let result = boot::boot(&self.bed, &self.reference, &self.profile, &options, |running| {
+        let result = boot::boot(&self.bed, &self.reference, &self.profile, &options, &self.network, |running| {
             self.inner().running = Some(running);
             self.changed.send_replace(());
         })
         .await;
         unless_done.finish(result.is_ok());
+        let result = match result {
+            Ok(()) => network::bring_up_all(self, "boot").await,
+            Err(error) => Err(error),
+        };
         if result.is_err() {
+            if self.state() == VmState::Booted {
+                self.set_state(VmState::Dead);
+            }
             self.take_down(StopReason::BootFailed).await;
         }
         result
@@ -294,6 +311,7 @@ impl Vm {
             self.set_state(VmState::Shutdown);
         }
         self.take_down(reason).await;
+        network::leave_all(self);
     }
 
     pub(super) async fn take_down(&self, reason: StopReason) {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::boot::{self, Meeting};
 use super::error::{Death, VmError};
 use super::guest::Guest;
+use super::network;
 use super::running::Running;
 use super::vm::{Down, Unfinished, Vm, VmState};
 use crate::agent_client::AgentError;
@@ -188,7 +189,8 @@ impl Vm {
         }
         .await;
         unless_done.finish(result.is_ok());
-        result
+        result?;
+        network::bring_up_all(self, op).await
     }
 
     /// Has QEMU begin anew. Returns the agent's channel, with nothing of the last boot in it.

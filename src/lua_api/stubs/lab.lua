@@ -12,7 +12,7 @@
 
 ---A lab owns VMs and sub-labs; `lab.NAME` looks one up and is nil where there is none.
 ---@class provium.Lab
----@field [string] provium.VM|provium.Lab nil where there is none of this name.
+---@field [string] provium.VM|provium.Bridge|provium.Lab nil where there is none of this name.
 local lab = {}
 
 ---Creates a VM (state `created`), or looks one up where no profile is given.
@@ -23,17 +23,23 @@ local lab = {}
 ---@overload fun(self: provium.Lab, name: string): provium.VM
 function lab:vm(name, profile, opts) end
 
+---Looks a bridge up, or creates one.
+---@param name string
+---@param opts? provium.BridgeOptions
+---@return provium.Bridge
+function lab:bridge(name, opts) end
+
 ---Creates a sub-lab; unnamed ones are called `__lab_0` and so on.
 ---@param name? string
 ---@return provium.Lab
 function lab:lab(name) end
 
 ---Makes VMs and labs members of this lab too; nothing is started or stopped.
----@param x provium.VM|provium.Lab|(provium.VM|provium.Lab)[]
+---@param x provium.VM|provium.Bridge|provium.Lab|(provium.VM|provium.Bridge|provium.Lab)[]
 function lab:include(x) end
 
 ---Takes a member out of the lab; nothing is stopped.
----@param x provium.VM|provium.Lab|string
+---@param x provium.VM|provium.Bridge|provium.Lab|string
 function lab:remove(x) end
 
 ---The direct children.

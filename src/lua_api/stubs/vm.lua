@@ -216,3 +216,8 @@ function clock:sleep(time) end
 
 ---A restored VM's clock stays where it was, instead of being set to the host's.
 function clock:freeze_on_restore() end
+
+---A network card: by its bridge, the bridge's name, or `ethN`.
+---@param bridge provium.Bridge|string
+---@return provium.Nic
+function vm:nic(bridge) end

@@ -102,6 +102,11 @@ impl Source {
                 "profile `{profile}` chooses by its `machine` or `qemu_args` where the RAM lies: no snapshot can be taken then"
             )));
         }
+        if !vm.network().nics().is_empty() || !running.built().spec.cards.is_empty() {
+            let why = "it has had network cards since its boot, and a snapshot can't hold them yet\nhint: take the snapshot of a VM \
+                       that was booted before `:attach()`, after `:detach()`";
+            return Err(refused(why.to_owned()));
+        }
         if running.condition().suspended {
             return Err(refused("the guest is suspended\nhint: `:wakeup()` wakes it".to_owned()));
         }

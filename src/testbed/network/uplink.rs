@@ -1,0 +1,119 @@
+//! The way out: `passt`, which turns frames into connections of an ordinary process.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attach::refresh;
+use super::bridge::Bridge;
+use super::error::BridgeError;
+use crate::foundation::path_error::describe_io;
+use crate::foundation::process::spawn;
+use crate::switch::Port;
+
+/// A program that can't do its work says so within this time.
+const COMPLAINS_WITHIN: Duration = Duration::from_millis(500);
+
+/// A running `passt`. Dropping it ends the process.
+pub struct Uplink {
+    child: Child,
+    port: Port,
+}
+
+impl Drop for Uplink {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> Option<OsString> {
+    let paths = std::env::var_os("PATH")?;
+    std::env::split_paths(&paths).map(|path| path.join("passt")).find(|path| path.is_file()).map(OsString::from)
+}
+
+/// Gives the members of `bridge` a way out.
+///
+/// # Errors
+/// There is no `passt`, or it says why it can't.
+pub async fn enable(bridge: &Arc<Bridge>) -> Result<(), BridgeError> {
+    let refuse = |why: String| BridgeError::new(bridge.name(), "enable_uplink", why);
+    {
+        let mut uplink = bridge.uplink.lock().await;
+        if uplink.is_some() {
+            return Ok(());
+        }
+        let program = program().ok_or_else(|| {
+            refuse("`passt` is not on PATH\nhint: install it (Debian and Ubuntu: `apt install passt`)".to_owned())
+        })?;
+        let failed = |error: std::io::Error| refuse(format!("`passt` can't be started: {}", describe_io(&error)));
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        let mut child = start(&program, bridge, OwnedFd::from(theirs)).map_err(failed)?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if let Some(words) = complaint(&mut child).await {
+            let hint = "it needs a network of the host with a default route, which a sandbox does not have";
+            return Err(refuse(format!("`passt` can't reach a network: {words}\nhint: {hint}")));
+        }
+        let port = bridge.switch().reserve();
+        bridge.switch().plug(port, ours).map_err(failed)?;
+        bridge.switch().set_uplink(Some(port));
+        *uplink = Some(Uplink { child, port });
+    }
+    refresh(bridge, "enable_uplink").await
+}
+
+/// Takes the way out away.
+///
+/// # Errors
+/// A guest refuses the change of its routes.
+pub async fn disable(bridge: &Arc<Bridge>) -> Result<(), BridgeError> {
+    let Some(uplink) = bridge.uplink.lock().await.take() else { return Ok(()) };
+    bridge.switch().set_uplink(None);
+    bridge.switch().remove(uplink.port);
+    drop(uplink);
+    refresh(bridge, "disable_uplink").await
+}
+
+fn start(program: &OsString, bridge: &Bridge, end: OwnedFd) -> std::io::Result<Child> {
+    let net = bridge.plan().net4;
+    // It thinks of the bridge's gateway as its one guest, and of the last address as its own.
+    let own = std::net::Ipv4Addr::from_bits(net.broadcast().to_bits() - 1);
+    let mut command = Command::new(program);
+    command
+        .args(["--foreground", "--quiet", "--no-dhcp", "--no-dhcpv6", "--no-ra", "-t", "none", "-u", "none"])
+        .args(["--mtu", &bridge.options().mtu.to_string()])
+        .args(["-a", &bridge.plan().gateway().ipv4.to_string(), "-n", &net.prefix.to_string(), "-g", &own.to_string()])
+        .args(["--fd", &end.as_raw_fd().to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    spawn(command, vec![end])
+}
+
+/// What it said, where it ended at once.
+async fn complaint(child: &mut Child) -> Option<String> {
+    let deadline = tokio::time::Instant::now() + COMPLAINS_WITHIN;
+    loop {
+        match child.try_wait() {
+            Ok(None) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(None) => return None,
+            Ok(Some(status)) => {
+                let mut words = String::new();
+                // Only what it had to say is lost.
+                let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut words));
+                let words = words.trim();
+                return Some(if words.is_empty() { format!("it {status}") } else { words.replace('\n', "; ") });
+            }
+            Err(error) => return Some(describe_io(&error)),
+        }
+    }
+}
