@@ -8,8 +8,9 @@ use super::completions::CompletionsArgs;
 use super::fixture::args::FixtureArgs;
 use super::lsp_setup::LspSetupArgs;
 use super::time_limit::TimeLimit;
+use crate::foundation::size::{SizeError, parse_size};
 use crate::reporters::{ColourChoice, Verbosity};
-use crate::scheduler::{MetaPair, RunOptions, Selection, SlowTests};
+use crate::scheduler::{MetaPair, RunOptions, Selection, Shard, SlowTests};
 
 /// Boots real virtual machines under QEMU and runs Lua tests against them
 #[derive(Debug, Clone, Parser)]
@@ -187,6 +188,9 @@ pub struct SelectionArgs {
     /// Only slow tests
     #[arg(long)]
     pub only_slow: bool,
+    /// Only the files of part I of N, by a hash of their path in the project; together the parts are everything
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
     /// Succeed when nothing is selected, instead of exit code 4
     #[arg(long)]
     pub allow_empty: bool,
@@ -210,6 +214,10 @@ impl SelectionArgs {
     }
 }
 
+fn memory(text: &str) -> Result<u64, SizeError> {
+    parse_size(text)
+}
+
 /// How tests run.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Running")]
@@ -226,6 +234,9 @@ pub struct RunningArgs {
     /// Build nothing: fail where a profile's Nix value is not there yet
     #[arg(long)]
     pub no_build: bool,
+    /// Memory that the machines of the run may use together [default: what there is]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
     /// How virtual machines run
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub accel: AccelArg,
@@ -254,6 +265,12 @@ pub struct OutputArgs {
     /// Save the event stream as JSON lines, whole or not at all
     #[arg(long, value_name = "FILE")]
     pub save_events: Option<PathBuf>,
+    /// Save the results as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Save the results as a page for browsers
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Keep what tests attach, and the console logs of tests that fail, in this directory: DIR/FILE/TEST/NAME
     #[arg(long, value_name = "DIR")]
     pub artifacts: Option<PathBuf>,

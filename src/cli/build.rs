@@ -29,7 +29,7 @@ pub fn run(global: &GlobalArgs, args: &BuildArgs) -> Result<Exit, CommandError> 
     let options = session::nix_options(global, &project.directory, false)?;
     let err = std::io::stderr();
     let colour = global.colour.choice().decide(ColourContext::of_process(err.is_terminal()));
-    let terminal = Progress(Terminal::new(Options { verbosity: global.verbosity(), colour }, err));
+    let terminal = Progress(Terminal::new(Options { verbosity: global.verbosity(), colour, closing: false }, err));
     let sink = EventSink::new(vec![Box::new(terminal)])
         .map_err(|error| CommandError::environment(format!("can't start the reporters: {error}")))?;
     let (interrupt, cancel) = (CancelToken::new(), Cancel::new());

@@ -101,7 +101,7 @@ impl From<SchedulerError> for CommandError {
     fn from(error: SchedulerError) -> Self {
         match error {
             SchedulerError::Signals(_) => Self::environment(error),
-            SchedulerError::MetaPair(_) => Self::usage(error),
+            SchedulerError::MetaPair(_) | SchedulerError::Shard(_) => Self::usage(error),
         }
     }
 }

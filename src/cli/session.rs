@@ -9,7 +9,7 @@ use super::exit_code::Exit;
 use super::images::ImageFinder;
 use crate::foundation::path_error::describe_io;
 use crate::lua_api::CallRecord;
-use crate::nix_realiser::{self, split_like_shell};
+use crate::nix_realiser::{self, Cancel, Realiser, split_like_shell};
 use crate::project::{self, Project, ProjectError};
 use crate::testbed::{AccelRequest, Candidates, MachineRequest};
 
@@ -38,7 +38,10 @@ pub fn find_project(
     };
     match config {
         None => Ok(None),
-        Some(config) => project::load(&config).map(|project| Some(Arc::new(project))).map_err(configuration),
+        Some(config) => {
+            let mut flake = |reference: &str, directory: &Path| flake_profiles(global, reference, directory);
+            project::load(&config, &mut flake).map(|project| Some(Arc::new(project))).map_err(configuration)
+        }
     }
 }
 
@@ -53,8 +56,20 @@ pub fn need_project(global: &GlobalArgs, cwd: &Path) -> Result<Arc<Project>, Com
     })
 }
 
+/// The profiles of a flake; the error is a message.
+fn flake_profiles(
+    global: &GlobalArgs,
+    reference: &str,
+    directory: &Path,
+) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    let options = nix_options(global, directory, false).map_err(|error| error.to_string())?;
+    let realiser = Realiser::new(options).map_err(|error| error.to_string())?;
+    realiser.flake_profiles(reference, &Cancel::new()).map_err(|error| error.to_string())
+}
+
 fn configuration(error: ProjectError) -> CommandError {
     match error {
+        ProjectError::Flake(message) => CommandError::environment(message),
         ProjectError::File(error) => CommandError::usage(error),
         ProjectError::Mistakes(mistakes) => {
             let problem = |mistake: &project::Diagnostic| Problem {

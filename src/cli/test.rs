@@ -14,9 +14,9 @@ use super::{output, session};
 use crate::foundation::cancel::CancelToken;
 use crate::foundation::runtime_dir::RuntimeDir;
 use crate::lua_api::{self, CallRecord, FileSettings};
-use crate::nix_realiser::Cancel;
+use crate::nix_realiser::{Cancel, Environment};
 use crate::project::{self, Project, TestFile};
-use crate::reporters::{ColourContext, EventFile, JsonLines, Options, Terminal};
+use crate::reporters::{ColourContext, EventFile, HtmlFile, JsonLines, JunitFile, Options, Terminal};
 use crate::run_events::{Consumer, EventKind, EventSink, FileStatus, RunStarted};
 use crate::scheduler::{self, Decision, FileContext, FileJob, FileOutcome, RunOutcome, Selection};
 use crate::testbed::{Artifacts, Pool, Testbed, TestbedSettings};
@@ -32,6 +32,9 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     let mut files = project::discover(project.as_deref(), &args.paths, &cwd).map_err(CommandError::usage)?;
     let found = files.len();
     files.retain(|file| selection.selects_file(&file.display));
+    if let Some(shard) = args.selection.shard {
+        files.retain(|file| shard.takes(&path_in_project(file, project.as_deref())));
+    }
     if args.output.list {
         return list(&files, args.selection.allow_empty);
     }
@@ -76,7 +79,7 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
                 cwd,
                 project: project.clone(),
                 artifacts,
-                pool: Pool::of_machine(),
+                pool: pool(args),
             });
             bed.tidy_fixtures();
             let ran = run_files(args, &selection, project.as_deref(), &files, &bed, &sink, &interrupt);
@@ -92,6 +95,21 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
     drop((finder, runtime_dir));
     sink.finish()?;
     ended
+}
+
+/// The same on every machine that has the project.
+fn path_in_project(file: &TestFile, project: Option<&Project>) -> String {
+    let directory = project.map(|project| project.directory.as_path());
+    match directory.and_then(|directory| file.path.strip_prefix(directory).ok()) {
+        Some(path) => path.display().to_string(),
+        None => file.display.clone(),
+    }
+}
+
+/// What the machines of the run may use together.
+fn pool(args: &TestArgs) -> Pool {
+    let machine = Pool::of_machine();
+    Pool { memory: args.running.memory.map_or(machine.memory, |memory| memory.min(machine.memory)), ..machine }
 }
 
 /// QEMU and the accelerator are told once they are chosen: at the first boot.
@@ -116,7 +134,10 @@ fn nothing_selected(outcome: &RunOutcome, files: usize, found: usize) -> Command
     let message = match (files, found) {
         (0, 0) => "no test file is selected: there is none".to_owned(),
         (0, found) => {
-            format!("no test file is selected: `--filter` leaves none of the {found} file{} found", plural(found))
+            format!(
+                "no test file is selected: `--filter` or `--shard` leaves none of the {found} file{} found",
+                plural(found)
+            )
         }
         (files, _) => format!("no test of {files} file{} is selected", plural(files)),
     };
@@ -134,6 +155,7 @@ fn consumers(global: &GlobalArgs, args: &TestArgs) -> Result<Vec<Box<dyn Consume
     let options = |is_terminal| Options {
         verbosity: global.verbosity(),
         colour: global.colour.choice().decide(ColourContext::of_process(is_terminal)),
+        closing: Environment::of_this_process().inside_build,
     };
     match args.output.format {
         OutputFormat::Human => {
@@ -148,6 +170,12 @@ fn consumers(global: &GlobalArgs, args: &TestArgs) -> Result<Vec<Box<dyn Consume
     }
     if let Some(path) = &args.output.save_events {
         consumers.push(Box::new(EventFile::create(path)?));
+    }
+    if let Some(path) = &args.output.junit {
+        consumers.push(Box::new(JunitFile::create(path)?));
+    }
+    if let Some(path) = &args.output.html {
+        consumers.push(Box::new(HtmlFile::create(path)?));
     }
     Ok(consumers)
 }

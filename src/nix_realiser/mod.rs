@@ -10,6 +10,7 @@ mod explain;
 mod failure;
 mod file_lock;
 mod flake;
+mod flake_profiles;
 mod installable;
 mod log_line;
 mod nix_call;

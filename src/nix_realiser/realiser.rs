@@ -8,6 +8,7 @@ use super::cancel::Cancel;
 use super::environment::Environment;
 use super::error::RealiseError;
 use super::file_lock;
+use super::flake_profiles;
 use super::installable::{Batch, Installable, batches};
 use super::nix_call::{Nix, Outcome, arguments};
 use super::outputs::{self, Built};
@@ -45,7 +46,10 @@ impl Realiser {
     /// # Errors
     /// As [`Realiser::new`].
     pub fn with_environment(options: Options, environment: Environment) -> Result<Self, RealiseError> {
-        let map = environment.inside_build.then(|| SandboxMap::read(environment.map.as_deref())).transpose()?;
+        let map = environment
+            .inside_build
+            .then(|| SandboxMap::read(environment.map.as_deref(), &options.directory))
+            .transpose()?;
         if map.is_none() {
             // A state directory that can't be used matters once a value is asked for, and is told then.
             drop(roots::prune(&options.state_dir, &Cancel::new()));
@@ -80,6 +84,22 @@ impl Realiser {
             }
         };
         wanted.iter().zip(&paths).map(|(wanted, path)| role_file::resolve(wanted, path)).collect()
+    }
+
+    /// The profiles of a flake by name, each in the form of provium.toml; inside a Nix build those of the map.
+    ///
+    /// # Errors
+    /// The flake can't be evaluated or has no `proviumProfiles`; the map has no profiles.
+    pub fn flake_profiles(
+        &self,
+        reference: &str,
+        cancel: &Cancel,
+    ) -> Result<serde_json::Map<String, serde_json::Value>, RealiseError> {
+        if let Some(map) = &self.map {
+            return map.profiles(reference);
+        }
+        let _turn = self.take_turn(&mut |_| (), cancel)?;
+        flake_profiles::ask(&self.nix, reference, cancel)
     }
 
     /// The store paths of all that is wanted by one dry run, which builds, fetches and roots nothing. `None` is a path

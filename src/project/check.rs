@@ -127,6 +127,8 @@ pub struct Profiles {
     pub named: Vec<(String, Draft)>,
     /// A directory of further ones.
     pub from_dir: Option<Setting<PathBuf>>,
+    /// A flake with further ones.
+    pub from_flake: Option<Setting<String>>,
 }
 
 /// Collects mistakes.
@@ -188,12 +190,7 @@ impl Checker {
                     let value = join(directory(&entry.value), path);
                     profiles.from_dir = Some(Setting { value, origin: entry.value.at.clone() });
                 }
-                ("from_flake", Data::Text(_)) => self.mistake(
-                    &entry.key_at,
-                    "`from_flake` can't be used yet: this version reads profiles from this file and from `from_dir`"
-                        .to_owned(),
-                    Some("write the profiles' values here, such as kernel = \".#kernel\"".to_owned()),
-                ),
+                ("from_flake", Data::Text(reference)) => profiles.from_flake = self.flake(entry, reference),
                 (_, Data::Table(_)) => {
                     self.profile_name(entry);
                     let draft = self.profile(&entry.value, &entry.key_at);
@@ -214,6 +211,25 @@ impl Checker {
             }
         }
         profiles
+    }
+
+    /// Checks a reference to a flake; which profiles it has is seen later.
+    fn flake(&mut self, entry: &Entry, reference: &str) -> Option<Setting<String>> {
+        let wrong = match reference {
+            "" => "is empty",
+            _ if reference.starts_with('-') => "begins with `-`, which Nix would take for an option",
+            _ if reference.contains('#') => "names an attribute, and the attribute is always `proviumProfiles`",
+            _ => return Some(Setting { value: reference.to_owned(), origin: entry.value.at.clone() }),
+        };
+        let message = format!("`from_flake`: `{reference}` {wrong}");
+        self.mistake(&entry.value.at, message, Some("write a flake, such as \".\"".to_owned()));
+        None
+    }
+
+    /// Checks a profile's name that stands in a flake.
+    pub fn name_in_flake(&mut self, name: &str, at: &Origin) {
+        let node = Node { at: at.clone(), data: Data::Table(Vec::new()) };
+        self.profile_name(&Entry { key: name.to_owned(), key_at: at.clone(), value: node });
     }
 
     /// Checks that a profile's name can stand in file names and messages.

@@ -143,6 +143,30 @@ fn node(lines: &Lines, value: &Spanned<DeValue<'_>>) -> Node {
     Node { at: lines.place(value.span().start), data }
 }
 
+/// A value that did not come from a file's text; all of it stands at `at`.
+pub fn from_json(value: &serde_json::Value, at: &Origin) -> Node {
+    let data = match value {
+        serde_json::Value::Null => Data::Other("null".to_owned()),
+        serde_json::Value::Bool(flag) => Data::Boolean(*flag),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(number), _) => Data::Integer(number),
+            (None, Some(number)) => Data::Float(number),
+            (None, None) => Data::Other(number.to_string()),
+        },
+        serde_json::Value::String(text) => Data::Text(text.clone()),
+        serde_json::Value::Array(items) => Data::List(items.iter().map(|item| from_json(item, at)).collect()),
+        serde_json::Value::Object(members) => {
+            let entry = |(key, value): (&String, &serde_json::Value)| Entry {
+                key: key.clone(),
+                key_at: at.clone(),
+                value: from_json(value, at),
+            };
+            Data::Table(members.iter().map(entry).collect())
+        }
+    };
+    Node { at: at.clone(), data }
+}
+
 /// Lays `over` over `base`, key by key: tables are merged down to the single values of `[provium]` and of each profile.
 pub fn overlay(base: &mut Node, over: Node) {
     merge(base, over, 3);

@@ -35,12 +35,15 @@ pub enum ProjectError {
     File(PathError),
     /// It has mistakes, in the order of the files and lines.
     Mistakes(Vec<Diagnostic>),
+    /// The flake of `from_flake` can't be asked for its profiles.
+    Flake(String),
 }
 
 impl fmt::Display for ProjectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(error) => error.fmt(f),
+            Self::Flake(message) => f.write_str(message),
             Self::Mistakes(mistakes) => {
                 for (index, mistake) in mistakes.iter().enumerate() {
                     if index > 0 {

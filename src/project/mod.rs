@@ -16,4 +16,4 @@ pub use error::{Diagnostic, ProjectError, UnknownProfile};
 pub use find::find_config;
 pub use profile::{Arch, GuestOs, KeyProfiles, Origin, Profile, Project, Setting, Splats};
 pub use reach::{Reach, profiles_named_in};
-pub use resolve::load;
+pub use resolve::{FlakeProfiles, load};

@@ -166,7 +166,7 @@ require "lib.a"; require('lib.b') x = [==[ long ]] ]==] .. "a\"b""#;
         };
         let config =
             file("provium.toml", "[profiles.a]\nkernel='k'\n[profiles.b]\nkernel='k'\n[profiles.c]\nkernel='k'\n");
-        let project = super::super::load(&config).unwrap();
+        let project = super::super::load(&config, &mut |_, _| Err(String::new())).unwrap();
         let one = file("tests/one.test.lua", "require('lib.help') require('lib.loop')");
         file("tests/lib/help.lua", "return provium:vm('x', 'b')");
         file("tests/lib/loop.lua", "require('lib.loop') vm_fixture('base')");

@@ -19,11 +19,16 @@ const PROFILE_FILE: &str = "profile.provium.toml";
 const MEMORY: u64 = 512 << 20;
 const CACHE_MAX_SIZE: u64 = 20 << 30;
 
-/// Loads a provium.toml and all it refers to.
+/// The profiles of a flake by name, each in the form of provium.toml; asked with the flake's reference and the directory
+/// that it is relative to. An error is a message.
+pub type FlakeProfiles<'a> =
+    &'a mut dyn FnMut(&str, &Path) -> Result<serde_json::Map<String, serde_json::Value>, String>;
+
+/// Loads a provium.toml and all it refers to; `flake` is asked only where it says `from_flake`.
 ///
 /// # Errors
-/// A file that can't be read, or all mistakes at once.
-pub fn load(config: &Path) -> Result<Project, ProjectError> {
+/// A file that can't be read, all mistakes at once, or a flake that can't be asked.
+pub fn load(config: &Path, flake: FlakeProfiles<'_>) -> Result<Project, ProjectError> {
     let config = std::path::absolute(config).at("find", config)?;
     let directory = config.parent().unwrap_or(Path::new("/")).to_owned();
     let mut mistakes = Vec::new();
@@ -34,7 +39,7 @@ pub fn load(config: &Path) -> Result<Project, ProjectError> {
     }
     let mut checker = Checker { mistakes };
     let (provium, profiles) = checker.root(&root);
-    let drafts = collect(&mut checker, profiles, &root.at)?;
+    let drafts = collect(&mut checker, profiles, &root.at, &directory, flake)?;
     let resolved = resolve_all(&mut checker, &drafts, &directory);
     if !checker.mistakes.is_empty() {
         let mut mistakes = checker.mistakes;
@@ -59,21 +64,37 @@ fn read(path: &Path, mistakes: &mut Vec<Diagnostic>) -> Result<Node, PathError> 
     Ok(root)
 }
 
-/// All drafts by name: those of the file and those of its directory of profiles.
-fn collect(checker: &mut Checker, profiles: Profiles, root: &Origin) -> Result<BTreeMap<String, Draft>, ProjectError> {
+/// All drafts by name: those of the file, those of its directory of profiles, and those of its flake.
+fn collect(
+    checker: &mut Checker,
+    profiles: Profiles,
+    root: &Origin,
+    directory: &Path,
+    flake: FlakeProfiles<'_>,
+) -> Result<BTreeMap<String, Draft>, ProjectError> {
     let mut drafts: BTreeMap<String, Draft> = profiles.named.into_iter().collect();
+    let mut found = Vec::new();
     if let Some(directory) = &profiles.from_dir {
-        let found = read_directory(checker, directory)?;
-        for (name, draft) in found {
-            match (drafts.get(&name).and_then(|first| first.at.as_ref()), &draft.at) {
-                (Some(first), Some(second)) => {
-                    let message = format!("the profile `{name}` is defined twice: here and at {second}");
-                    let first = first.clone();
-                    checker.mistake(&first, message, Some("rename one of the two".to_owned()));
-                }
-                _ => {
-                    drafts.insert(name, draft);
-                }
+        found = read_directory(checker, directory)?;
+    }
+    // Asking a flake takes a while, and mistakes are better told at once.
+    if let Some(reference) = profiles.from_flake.filter(|_| checker.mistakes.is_empty()) {
+        let theirs = flake(&reference.value, directory).map_err(ProjectError::Flake)?;
+        for (name, profile) in theirs {
+            checker.name_in_flake(&name, &reference.origin);
+            let draft = checker.profile(&document::from_json(&profile, &reference.origin), &reference.origin);
+            found.push((name, draft));
+        }
+    }
+    for (name, draft) in found {
+        match (drafts.get(&name).and_then(|first| first.at.as_ref()), &draft.at) {
+            (Some(first), Some(second)) => {
+                let message = format!("the profile `{name}` is defined twice: here and at {second}");
+                let first = first.clone();
+                checker.mistake(&first, message, Some("rename one of the two".to_owned()));
+            }
+            _ => {
+                drafts.insert(name, draft);
             }
         }
     }

@@ -9,10 +9,15 @@ fn with(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Project, String>) 
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
-    let project = load(&dir.path().join("provium.toml"));
+    let project = load(&dir.path().join("provium.toml"), &mut no_flake);
     let prefix = format!("{}/", dir.path().display());
     let project = project.map_err(|error| error.to_string().replace(&prefix, ""));
     (dir, project)
+}
+
+/// For files that name no flake.
+fn no_flake(reference: &str, _: &Path) -> Result<serde_json::Map<String, serde_json::Value>, String> {
+    panic!("nobody asked for the flake `{reference}`")
 }
 
 fn refused(text: &str) -> String {
@@ -76,7 +81,7 @@ fn other_bytes_than_text_are_told_with_their_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("provium.toml");
     std::fs::write(&path, b"[profiles.x]\nkernel = \"\xff\"\n").unwrap();
-    let text = load(&path).unwrap_err().to_string();
+    let text = load(&path, &mut no_flake).unwrap_err().to_string();
     assert!(text.contains("provium.toml:2:11: expected UTF-8 text"), "{text}");
 }
 
@@ -86,7 +91,6 @@ fn what_is_missing_or_goes_round() {
     assert!(refused("[profiles.x]\ncmdline = \"\"\n").contains("the profile `x` has no `kernel`"));
     let text = refused("[profiles.a]\nkernel='k'\nextends='b'\n[profiles.b]\nkernel='k'\nextends='a'\n");
     assert!(text.contains("circle: `a` → `b` → `a`") && text.matches("circle").count() == 1, "{text}");
-    assert!(refused("[profiles]\nfrom_flake = \".\"\n").contains("from_flake"));
     assert!(refused("[profiles]\nx = 1\n").contains("expected a table with the profile's keys, found the number 1"));
 }
 
@@ -168,4 +172,52 @@ fn the_effective_command_line() {
     let request =
         CmdlineRequest { profile: &profile, file_text: "", replace: Some(&long), append: None, launcher: "/l" };
     assert!(effective_cmdline(&request).unwrap_err().to_string().contains("2047"));
+}
+
+#[test]
+fn profiles_of_a_flake_join_those_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("provium.toml");
+    let text = "[profiles]\nfrom_flake = \".\"\n[profiles.child]\nextends = \"base\"\ncmdline = \"x\"\n";
+    std::fs::write(&config, text).unwrap();
+    let mut flake = |reference: &str, directory: &Path| {
+        assert_eq!((reference, directory), (".", dir.path()));
+        let profile = serde_json::json!({
+            "kernel": {"nix": ".#proviumProfiles.base.kernel", "file": "bzImage"}, "initrd": {"path": "initrd"},
+            "cmdline": "quiet", "cpus": 2, "timeout_scale": 1.5, "fast_boot": true, "qemu_args": ["-device", "VGA"],
+        });
+        Ok([("base".to_owned(), profile)].into_iter().collect())
+    };
+    let project = load(&config, &mut flake).unwrap();
+    let base = &project.profiles["base"];
+    assert_eq!(base.kernel.value.to_string(), ".#proviumProfiles.base.kernel//bzImage");
+    assert_eq!(base.initrd.as_ref().unwrap().value, Value::Path(dir.path().join("initrd")));
+    assert_eq!((base.cpus, base.fast_boot, base.qemu_args.len()), (2, true, 2));
+    assert_eq!(project.profiles["child"].cmdline, "x");
+    assert_eq!(project.profiles["child"].kernel.value, base.kernel.value);
+}
+
+#[test]
+fn what_a_flake_can_get_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("provium.toml");
+    let told = |text: &str, profiles: serde_json::Value| {
+        std::fs::write(&config, text).unwrap();
+        let mut flake = |_: &str, _: &Path| match &profiles {
+            serde_json::Value::Object(members) => Ok(members.clone()),
+            _ => Err("no such flake".to_owned()),
+        };
+        load(&config, &mut flake).unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")
+    };
+    let file = "[profiles]\nfrom_flake = \".\"\n[profiles.a]\nkernel = \"k\"\n";
+    let twice = told(file, serde_json::json!({"a": {"kernel": "k"}}));
+    assert!(twice.contains("`a` is defined twice: here and at provium.toml:2:14"), "{twice}");
+    let wrong = told(file, serde_json::json!({"b": {"kernel": 1, "colour": "red"}, "c/d": {"kernel": "k"}}));
+    assert!(
+        wrong.contains("provium.toml:2:14: unknown key `colour`") && wrong.contains("`c/d` can't be the name"),
+        "{wrong}"
+    );
+    assert_eq!(told(file, serde_json::Value::Null), "no such flake");
+    assert!(told("[profiles]\nfrom_flake = \".#x\"\n", serde_json::Value::Null).contains("names an attribute"));
+    assert!(told("[profiles]\nfrom_flake = \"-x\"\n", serde_json::Value::Null).contains("begins with `-`"));
 }

@@ -5,21 +5,31 @@ use std::path::PathBuf;
 
 use crate::foundation::path_error::PathError;
 
-/// A reporter that can't start; always the fault of what was asked for.
+/// A reporter that can't start; always the fault of what was asked for. `what` is what it would save.
 #[derive(Debug)]
 pub enum ReporterError {
-    /// The event file's directory can't be written to, or is none.
-    EventFileDirectory(PathError),
-    /// The event file's path is a directory or ends without a file name.
-    EventFileName(PathBuf),
+    /// The file's directory can't be written to, or is none.
+    Directory {
+        /// `events`, `the JUnit report`.
+        what: &'static str,
+        /// The cause.
+        error: PathError,
+    },
+    /// The file's path is a directory or ends without a file name.
+    FileName {
+        /// As above.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
 }
 
 impl ReporterError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::EventFileDirectory(_) => "the directory of the event file must exist and be writable",
-            Self::EventFileName(_) => "name a file, such as `events.jsonl`",
+            Self::Directory { .. } => "the directory of the file must exist and be writable",
+            Self::FileName { .. } => "name a file, such as `run.out`",
         }
     }
 }
@@ -27,8 +37,10 @@ impl ReporterError {
 impl fmt::Display for ReporterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::EventFileDirectory(error) => write!(f, "can't save events: {error}"),
-            Self::EventFileName(path) => write!(f, "can't save events: expected a file, found `{}`", path.display()),
+            Self::Directory { what, error } => write!(f, "can't save {what}: {error}"),
+            Self::FileName { what, path } => {
+                write!(f, "can't save {what}: expected a file, found `{}`", path.display())
+            }
         }
     }
 }

@@ -1,21 +1,16 @@
 //! `--save-events FILE`: the stream as JSON lines, written whole or not at all.
-//!
-//! Events collect in a nameless file in the same directory, which vanishes with the process however that ends. At the
-//! end it is copied into a named one that is moved into place.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Seek, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 use super::error::ReporterError;
+use super::spool::Spool;
 use crate::foundation::path_error::{PathContext, PathError};
 use crate::run_events::{Consumer, ConsumerError, Event};
 
 /// Collects the stream and puts it into place at its end.
 pub struct EventFile {
-    target: PathBuf,
-    spool: BufWriter<File>,
+    spool: Spool,
     failure: Option<PathError>,
 }
 
@@ -26,41 +21,13 @@ impl EventFile {
     /// When the directory does not exist or is not writable, or when `path` can't be a file: both are to be reported
     /// before any test runs.
     pub fn create(path: &Path) -> Result<Self, ReporterError> {
-        // Through a link, so that the file it points to is replaced and not the link.
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if target.file_name().is_none() || target.is_dir() || path.as_os_str().to_string_lossy().ends_with('/') {
-            return Err(ReporterError::EventFileName(path.to_owned()));
-        }
-        let spool_directory = if is_special(&target) { std::env::temp_dir() } else { directory_of(&target) };
-        let spool = tempfile::tempfile_in(&spool_directory)
-            .at("write to", &spool_directory)
-            .map_err(ReporterError::EventFileDirectory)?;
-        Ok(Self { target, spool: BufWriter::new(spool), failure: None })
+        Ok(Self { spool: Spool::create("events", path)?, failure: None })
     }
 
     fn append(&mut self, event: &Event) -> io::Result<()> {
         let line = event.to_json_line()?;
         self.spool.write_all(line.as_bytes())?;
         self.spool.write_all(b"\n")
-    }
-
-    fn put_in_place(&mut self) -> Result<(), PathError> {
-        self.spool.flush().at("write", &self.target)?;
-        let spool = self.spool.get_mut();
-        spool.rewind().at("write", &self.target)?;
-        if is_special(&self.target) {
-            let mut target = File::options().write(true).open(&self.target).at("open", &self.target)?;
-            return io::copy(spool, &mut target).map(|_| ()).at("write", &self.target);
-        }
-        let mut whole = tempfile::Builder::new()
-            .prefix(".provium-events-")
-            // Less the umask, as for any file that a program writes.
-            .permissions(fs::Permissions::from_mode(0o666))
-            .tempfile_in(directory_of(&self.target))
-            .at("create", &self.target)?;
-        io::copy(spool, whole.as_file_mut()).at("write", &self.target)?;
-        whole.as_file().sync_all().at("write", &self.target)?;
-        whole.persist(&self.target).map(|_| ()).map_err(|error| error.error).at("create", &self.target)
     }
 }
 
@@ -71,28 +38,16 @@ impl Consumer for EventFile {
 
     fn event(&mut self, event: &Event) {
         if self.failure.is_none() {
-            self.failure = self.append(event).at("write", &self.target).err();
+            self.failure = self.append(event).at("write", self.spool.target()).err();
         }
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), ConsumerError> {
         let outcome = match self.failure.take() {
             Some(failure) => Err(failure),
-            None => self.put_in_place(),
+            None => self.spool.put_in_place(),
         };
-        outcome.map_err(|error| ConsumerError::new(self.output(), error))
-    }
-}
-
-/// A pipe or device, which can't be replaced.
-fn is_special(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| !found.is_file())
-}
-
-fn directory_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
+        outcome.map_err(|error| ConsumerError::new("event file", error))
     }
 }
 
@@ -100,6 +55,7 @@ fn directory_of(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::run_events::{EventKind, EventSink, FileRef, RunStatus};
+    use std::fs;
 
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<String> =
@@ -154,7 +110,7 @@ mod tests {
     #[test]
     fn a_device_is_written_to_and_not_replaced() {
         save(Path::new("/dev/null")).finish().unwrap();
-        assert!(is_special(Path::new("/dev/null")));
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 
     #[test]

@@ -9,5 +9,5 @@ mod signals;
 
 pub use error::SchedulerError;
 pub use files::{FileContext, FileJob, FileOutcome, RunOptions, RunOutcome, run};
-pub use selection::{Decision, MetaPair, Selection, SlowTests};
+pub use selection::{Decision, MetaPair, Selection, Shard, SlowTests};
 pub use signals::watch_signals;

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::error::SchedulerError;
+use crate::foundation::digest::Digest;
 
 /// What happens with slow tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +36,34 @@ impl std::str::FromStr for MetaPair {
         match text.split_once('=') {
             Some((key, value)) if !key.is_empty() => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
             _ => Err(SchedulerError::MetaPair(text.to_owned())),
+        }
+    }
+}
+
+/// `I/N` of `--shard`: the files of one part of N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    index: u64,
+    count: u64,
+}
+
+impl Shard {
+    /// Whether a file belongs to this part. `path` must be the same on every machine: relative to the project.
+    pub fn takes(self, path: &str) -> bool {
+        let digest = Digest::of(path.as_bytes()).to_string();
+        let hash = digest.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default();
+        hash % self.count == self.index - 1
+    }
+}
+
+impl std::str::FromStr for Shard {
+    type Err = SchedulerError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+        match parts {
+            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
+            _ => Err(SchedulerError::Shard(text.to_owned())),
         }
     }
 }
@@ -134,6 +163,24 @@ mod tests {
 
     fn runs(selection: &Selection, meta: &Value) -> bool {
         selection.decide(meta) == Decision::Run
+    }
+
+    #[test]
+    fn shards_are_a_partition_that_stays() {
+        let paths: Vec<String> = (0..100).map(|number| format!("tests/{number}.test.lua")).collect();
+        let shards: Vec<Shard> = ["1/3", "2/3", "3/3"].iter().map(|text| text.parse().unwrap()).collect();
+        for path in &paths {
+            assert_eq!(shards.iter().filter(|shard| shard.takes(path)).count(), 1, "{path}");
+        }
+        for shard in &shards {
+            assert!(paths.iter().filter(|path| shard.takes(path)).count() > 20);
+        }
+        // Other machines and later versions must agree.
+        let first: Vec<&str> = paths[..8].iter().filter(|path| shards[0].takes(path)).map(String::as_str).collect();
+        assert_eq!(first, ["tests/3.test.lua", "tests/5.test.lua"]);
+        for text in ["", "1", "0/2", "3/2", "1/0", "a/b", "-1/2", "1/2/3"] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
     }
 
     #[test]

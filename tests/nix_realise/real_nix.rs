@@ -423,3 +423,30 @@ fn inside_a_nix_build_the_map_decides() {
     let text = failure(&mut realiser, &[kernel(".#other")]);
     assert!(text.contains("has no `.#other`") && text.contains("add `.#other` to the check"), "{text}");
 }
+
+#[test]
+fn profiles_of_a_flake() {
+    need_nix!();
+    let outputs = r#"
+    legacyPackages.${system}.proviumProfiles = {
+        plain = { kernel = drv "k" "mkdir $out; echo kernel > $out/bzImage"; files.kernel = "bzImage"; settings = { cmdline = "quiet"; cpus = 2; }; };
+        "a.b" = { kernel = drv "k2" "mkdir $out; echo other > $out/bzImage"; files.kernel = null; settings = { }; };
+    };"#;
+    let world = World::with_flake(outputs);
+    let mut realiser = world.realiser();
+    let profiles = realiser.flake_profiles(".", &Cancel::new()).unwrap();
+    assert_eq!(
+        serde_json::Value::Object(profiles.clone()).to_string(),
+        "{\"a.b\":{\"kernel\":{\"nix\":\".#proviumProfiles.\\\"a.b\\\".kernel\"}},\
+         \"plain\":{\"cmdline\":\"quiet\",\"cpus\":2,\"kernel\":{\"file\":\"bzImage\",\"nix\":\".#proviumProfiles.plain.kernel\"}}}"
+    );
+    // What it names can be built as it stands there.
+    let values: Vec<_> = profiles.values().map(|profile| kernel(profile["kernel"]["nix"].as_str().unwrap())).collect();
+    let realised = realise(&mut realiser, &values).0.unwrap();
+    assert_eq!(realised.iter().map(|one| read(&one.path)).collect::<String>(), "other\nkernel\n");
+    assert!(world.run_roots().len() == 1, "asking for profiles registers no roots");
+
+    let world = World::with_flake("packages.${system}.kernel = drv \"k\" \"mkdir $out\";");
+    let error = world.realiser().flake_profiles(".", &Cancel::new()).unwrap_err().to_string();
+    assert!(error.contains(".#proviumProfiles") && error.contains("from_flake"), "{error}");
+}

@@ -1,5 +1,6 @@
 //! The human output: plain lines, readable without colour.
 
+mod closing;
 mod colour;
 mod failure;
 mod fixture_lines;

@@ -1,5 +1,6 @@
 //! Events to lines. Pure: the same events give the same text.
 
+use super::closing::Closing;
 use super::colour::{Paint, Style};
 use super::summary::summary;
 use super::text::{duration, indent, one_line, plural};
@@ -29,6 +30,8 @@ pub struct Options {
     pub verbosity: Verbosity,
     /// With colour.
     pub colour: bool,
+    /// Ends with what failed and why: only the last lines of this text are shown to people, as of a build by nix.
+    pub closing: bool,
 }
 
 /// The whole text of a recorded run.
@@ -43,6 +46,8 @@ pub(super) struct Renderer {
     verbosity: Verbosity,
     qemu: Option<QemuInfo>,
     failures: Vec<String>,
+    /// Where it is asked for.
+    closing: Option<Closing>,
     has_built: bool,
 }
 
@@ -53,6 +58,7 @@ impl Renderer {
             verbosity: options.verbosity,
             qemu: None,
             failures: Vec::new(),
+            closing: options.closing.then(Closing::default),
             has_built: false,
         }
     }
@@ -62,7 +68,10 @@ impl Renderer {
         match kind {
             EventKind::FileDone(done) => self.file_done(done),
             EventKind::TestDone(done) => self.test_done(done),
-            EventKind::RunDone(done) => summary(done, &self.failures, self.paint),
+            EventKind::RunDone(done) => {
+                summary(done, &self.failures, self.paint)
+                    + &self.closing.as_ref().map(Closing::text).unwrap_or_default()
+            }
             _ if self.verbosity == Verbosity::Quiet => String::new(),
             EventKind::RunStarted(run) => self.run_started(run),
             EventKind::AcceleratorChosen(chosen) => self.accelerator(chosen),
@@ -166,6 +175,9 @@ impl Renderer {
                     _ => format!("({took})"),
                 };
                 self.failures.push(label.clone());
+                if let Some(closing) = &mut self.closing {
+                    closing.test(test);
+                }
                 let word = self.paint.paint(Style::Bad, "FAIL");
                 format!("{word} {label} {how}\n{}", failure::failed_test(test, self.paint))
             }
@@ -206,6 +218,9 @@ impl Renderer {
         let label = format!("{file}: {what}");
         let below = done.error.as_ref().map(|error| failure::broken_file(error, &done.log, self.paint));
         let text = format!("{} {label}\n{}", self.paint.paint(Style::Bad, "FAIL"), below.unwrap_or_default());
+        if let Some(closing) = &mut self.closing {
+            closing.file(&label, &done.file, done.error.as_ref());
+        }
         self.failures.push(label);
         text
     }

@@ -180,13 +180,13 @@ PASS a.test.lua: boots (1.23s)
 
 #[test]
 fn quiet_shows_failures_and_the_summary() {
-    let options = Options { verbosity: Verbosity::Quiet, colour: false };
+    let options = Options { verbosity: Verbosity::Quiet, colour: false, closing: false };
     assert_eq!(render(&story(), options), [FAILURES, TIMED_OUT, BROKEN_FILE, SUMMARY].concat());
 }
 
 #[test]
 fn verbose_shows_machines_and_logs() {
-    let options = Options { verbosity: Verbosity::Verbose, colour: false };
+    let options = Options { verbosity: Verbosity::Verbose, colour: false, closing: false };
     let text = render(&story(), options);
     let expected = "\
 realising 1 value for stable
