@@ -34,6 +34,8 @@ let
       );
     in
     drv
+    # An output that is named is the one that `nix build` takes.
+    // lib.genAttrs drv.outputs (output: drv.${output} // { outputSpecified = true; })
     // {
       meta = attrs.meta or { };
       passthru = attrs.passthru or { };
@@ -101,8 +103,6 @@ let
       passthru = {
         target = "bzImage";
         modDirVersion = it.release;
-        src = stored it.source;
-        sourceVersion = it.sourceVersion;
       };
     };
 
@@ -191,7 +191,7 @@ let
         "buildNoDefaultFeatures"
       ]
       // {
-        vendor = stored host.vendor;
+        vendor = stored host.crates;
         rust = host.rust;
         configurePhase = ''
           PATH=/opt/rust/bin:$PATH
@@ -199,16 +199,16 @@ let
           mkdir -p $CARGO_HOME
           printf '[source.crates-io]\nreplace-with = "vendored"\n[source.vendored]\ndirectory = "%s"\n' "$vendor" >$CARGO_HOME/config.toml
         '';
-        # Optimised as little as can be borne: what is proved here is the flake, and the time counts.
+        # Not optimised: what is proved here is the flake, and the time counts.
         buildPhase =
           args.buildPhase or ''
-            export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+            export CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
             cargo build --frozen --release ${features} ${list "cargoBuildFlags"}
           '';
         installPhase =
           args.installPhase or ''
             mkdir -p $out/bin
-            find target/release target/*/release -maxdepth 1 -type f -perm -u=x ! -name '*.so' -exec cp {} $out/bin/ \;
+            find target -path '*/release/*' -prune -type f -perm -u=x ! -name '*.so' -exec cp {} $out/bin/ \;
           '';
       }
     );
@@ -295,7 +295,13 @@ rec {
   '';
 
   linux = kernel host.kernels.stable;
-  linux_latest = kernel host.kernels.mainline;
+  # Its source, where there is one, is what variants are built from; Debian's is of another version than the package may be.
+  linux_latest =
+    kernel host.kernels.mainline
+    // lib.optionalAttrs (host.kernelSource != null) {
+      inherit (host.kernelSource) version;
+      src = stored host.kernelSource.file;
+    };
 
   cargo = programs "cargo" [ "bash" ];
   clippy = cargo;

@@ -1,0 +1,6 @@
+-- provium: profiles=stable
+local helper = require("helper")
+
+test("the older kernel boots", function(t)
+    t:assert_contains(helper.release(provium:vm("v", "stable"):boot()), "6.")
+end)
