@@ -369,7 +369,7 @@ mod tests {
             "[profiles.a]\nkernel = 'k'\nmodules = 'm'\nmemory = '1G'\nqemu_args = ['-x']\n\
              [profiles.b]\nkernel = '.#k'\ninitrd = '.#i'\n[profiles.c]\nkernel = 'none'\n[profiles.d]\nkernel = 'tree'\n",
         );
-        let project = crate::project::load(&dir.path().join("provium.toml")).unwrap();
+        let project = crate::project::load(&dir.path().join("provium.toml"), &mut |_, _| Err(String::new())).unwrap();
         let memo = Memo::default();
         let store_paths = NixIdentities::from([(("b".to_owned(), "kernel"), "/nix/store/x-k".to_owned())]);
         let of = |name: &str| {
