@@ -9,8 +9,6 @@ let
       name ? "provium-check",
       # Files or directories, relative to src; the roots of provium.toml where none is given.
       tests ? [ ],
-      # Fixtures of mkFixture.
-      fixtures ? [ ],
       requiredSystemFeatures ? [ ],
       # CPUs; those of NIX_BUILD_CORES where it is null.
       cores ? null,
@@ -42,7 +40,7 @@ let
         chmod -R u+w project
         cd project
         cp $configFile provium.toml
-        export PROVIUM_NIX_MAP=$mapFile PROVIUM_FIXTURE_PATH=${lib.concatMapStringsSep ":" toString fixtures}
+        export PROVIUM_NIX_MAP=$mapFile
         ${lib.optionalString (cores != null) "export NIX_BUILD_CORES=${toString cores}"}
       '';
       environment = {

@@ -1,7 +1,7 @@
 # mkChecks: one derivation per test file, and what a file's head line says is all that its derivation depends on:
 #
 #     -- provium: profiles=stable,mainline fixtures=base
-{ pkgs, mkCheck, mkFixture }:
+{ pkgs, mkCheck }:
 let
   inherit (pkgs) lib;
   suite = import ./suite.nix { inherit pkgs; };
@@ -100,22 +100,6 @@ let
 
   profilesOf = file: (headOf src file).profiles;
 
-  fixture =
-    fixture:
-    mkFixture (
-      common
-      // {
-        inherit fixture;
-        name = "${name}-fixture-${nameOf fixture}";
-        onlyProfiles = profilesOf (fixtureFile fixture);
-        keep =
-          let
-            files = map fixtureFile (closure [ ] [ fixture ]);
-          in
-          file: _: !isTest file && (!isFixture file || builtins.elem file files);
-      }
-    );
-
   one =
     file:
     let
@@ -135,7 +119,6 @@ let
         name = "${name}-${nameOf file}";
         tests = [ file ];
         onlyProfiles = if head.stated && head.profiles != null then profiles else null;
-        fixtures = map fixture fixtures;
         # Another test is no part of it; nor is another fixture, where the head line names those that are.
         keep =
           other: _:

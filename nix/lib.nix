@@ -7,8 +7,7 @@ let
   mkInitrd = import ./initrd.nix { inherit pkgs; };
   mkProfile = import ./profile.nix { inherit pkgs; };
   mkCheck = import ./check.nix { inherit pkgs provium; };
-  mkFixture = import ./fixture.nix { inherit pkgs provium; };
-  mkChecks = import ./checks.nix { inherit pkgs mkCheck mkFixture; };
+  mkChecks = import ./checks.nix { inherit pkgs mkCheck; };
 in
 {
   inherit
@@ -19,7 +18,6 @@ in
     mkProfile
     mkCheck
     mkChecks
-    mkFixture
     ;
   inherit (pkgs.stdenv.hostPlatform) system;
   provium-agent = packages.agent;

@@ -62,7 +62,7 @@ rec {
     }
   );
 
-  # The one QEMU of `provium`, mkCheck and mkFixture: a fixture's key names it. Never overridden, which would lose the public cache.
+  # The one QEMU of `provium` and mkCheck: a fixture's key names it. Never overridden, which would lose the public cache.
   qemu = pkgs.qemu_test;
 
   provium =

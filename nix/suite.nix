@@ -1,4 +1,4 @@
-# What mkCheck, mkChecks and mkFixture have in common: a project's configuration as the sandbox gets it, and the part of its source
+# What mkCheck and mkChecks have in common: a project's configuration as the sandbox gets it, and the part of its source
 # that tests can see.
 { pkgs }:
 let

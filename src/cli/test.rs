@@ -86,7 +86,11 @@ pub fn run(global: &GlobalArgs, args: &TestArgs) -> Result<Exit, CommandError> {
             bed.block_on(bed.end());
             ran.and_then(|(exit, outcome)| {
                 let empty = exit == Exit::NothingSelected;
-                if empty { Err(nothing_selected(&outcome, files.len(), found)) } else { Ok(exit) }
+                if empty {
+                    Err(nothing_selected(&outcome, files.len(), found, args.selection.shard.is_some()))
+                } else {
+                    Ok(exit)
+                }
             })
         }
     };
@@ -129,15 +133,13 @@ fn list(files: &[TestFile], allow_empty: bool) -> Result<Exit, CommandError> {
 }
 
 /// Why nothing ran, where nothing did: of `found` files the selection has `files`.
-fn nothing_selected(outcome: &RunOutcome, files: usize, found: usize) -> CommandError {
+fn nothing_selected(outcome: &RunOutcome, files: usize, found: usize, sharded: bool) -> CommandError {
+    let option = if sharded { "`--shard` or `--filter`" } else { "`--filter`" };
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     let message = match (files, found) {
         (0, 0) => "no test file is selected: there is none".to_owned(),
         (0, found) => {
-            format!(
-                "no test file is selected: `--filter` or `--shard` leaves none of the {found} file{} found",
-                plural(found)
-            )
+            format!("no test file is selected: {option} leaves none of the {found} file{} found", plural(found))
         }
         (files, _) => format!("no test of {files} file{} is selected", plural(files)),
     };
