@@ -12,6 +12,8 @@ pub mod agent_client;
 #[cfg(feature = "host")]
 pub mod cli;
 #[cfg(feature = "host")]
+pub mod disks;
+#[cfg(feature = "host")]
 pub mod fixtures;
 #[cfg(feature = "host")]
 pub mod lua_api;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Every room, its layer, and the rooms of its own or a lower layer that it may not use all the same.
-const ROOMS: [(&str, u32); 15] = [
+const ROOMS: [(&str, u32); 16] = [
     ("foundation", 0),
     ("project", 1),
     ("run_events", 1),
@@ -15,6 +15,7 @@ const ROOMS: [(&str, u32); 15] = [
     ("agent_client", 2),
     ("qemu", 2),
     ("fixtures", 2),
+    ("disks", 2),
     ("nix_realiser", 2),
     ("switch", 2),
     ("testbed", 3),
@@ -27,7 +28,7 @@ const ROOMS: [(&str, u32); 15] = [
 /// What each room may import; a room of layer 2 knows one protocol at most, so that it can be tested alone.
 fn allowed(room: &str) -> &'static [&'static str] {
     match room {
-        "project" | "run_events" | "agent_protocol" | "qemu" | "fixtures" | "nix_realiser" | "switch" => {
+        "project" | "run_events" | "agent_protocol" | "qemu" | "disks" | "fixtures" | "nix_realiser" | "switch" => {
             &["foundation"]
         }
         "guest_agent" | "agent_client" => &["foundation", "agent_protocol"],
@@ -38,6 +39,7 @@ fn allowed(room: &str) -> &'static [&'static str] {
             "agent_protocol",
             "agent_client",
             "qemu",
+            "disks",
             "fixtures",
             "nix_realiser",
             "switch",
@@ -53,6 +55,7 @@ fn allowed(room: &str) -> &'static [&'static str] {
             "agent_client",
             "qemu",
             "fixtures",
+            "disks",
             "nix_realiser",
             "switch",
             "testbed",

@@ -42,6 +42,12 @@ fn processes_workers_and_system_calls() {
 }
 
 #[test]
+fn disks() {
+    let dir = common::project(&[("tests/disks.test.lua", &lua("disks.test.lua"))]);
+    common::provium(dir.path(), &["test"]).expect(0);
+}
+
+#[test]
 fn a_failing_test_shows_the_console() {
     let dir = common::project(&[(
         "tests/a.test.lua",

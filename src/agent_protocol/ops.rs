@@ -77,6 +77,13 @@ pub enum Op {
     Quiesce,
     /// The first operation behind such a nonce: makes a clone its own. Answered by [`OpReply::Notices`].
     Wake(Wake),
+    /// Looks for the disk with a serial number: answered by [`OpReply::Device`].
+    FindDisk {
+        /// The serial number.
+        serial: Vec<u8>,
+        /// Whether the kernel is to ask the disk for its size first.
+        rescan: bool,
+    },
 }
 
 /// What a guest is told that goes on after a snapshot.
@@ -111,6 +118,8 @@ pub enum OpReply {
     Quiet([u8; 16]),
     /// What did not work and may matter.
     Notices(Vec<String>),
+    /// The path of a device's node; none where there is no such device.
+    Device(Option<String>),
 }
 
 /// Who hears the power button.
@@ -309,6 +318,8 @@ pub enum WaitFor {
     Port(u16),
     /// A network card is there; it is then set up as said.
     Card(Card),
+    /// The kernel has a disk with this serial number.
+    Disk(Vec<u8>),
 }
 
 /// How a network card is to be set up.

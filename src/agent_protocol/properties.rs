@@ -77,6 +77,7 @@ fn op() -> impl Strategy<Value = Op> {
             entropy,
             hostname
         })),
+        any::<(Bytes, bool)>().prop_map(|(serial, rescan)| Op::FindDisk { serial, rescan }),
     ]
 }
 
@@ -121,7 +122,8 @@ fn to_guest() -> impl Strategy<Value = ToGuest> {
     let wait = prop_oneof![
         any::<Bytes>().prop_map(WaitFor::File),
         any::<u16>().prop_map(WaitFor::Port),
-        card.prop_map(WaitFor::Card)
+        card.prop_map(WaitFor::Card),
+        any::<Bytes>().prop_map(WaitFor::Disk)
     ];
     let processes = prop_oneof![
         Just(ToGuest::Ping),
@@ -212,6 +214,7 @@ fn to_host() -> impl Strategy<Value = ToHost> {
         button.prop_map(OpReply::Button),
         any::<[u8; 16]>().prop_map(OpReply::Quiet),
         any::<Vec<String>>().prop_map(OpReply::Notices),
+        any::<Option<String>>().prop_map(OpReply::Device),
     ];
     let status = prop_oneof![
         any::<i32>().prop_map(ProcessStatus::Exited),

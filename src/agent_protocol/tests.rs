@@ -85,6 +85,10 @@ pub(crate) fn golden_to_guest() -> Vec<(ToGuest, &'static [u8])> {
             ToGuest::Op(Op::Wake(Wake { time: Some(1), entropy: vec![7], hostname: Some("h".to_owned()) })),
             &[8, 0, 0, 0, 5, 1, 0, 0, 12, 17, 1, 2, 1, 7, 1, 1, b'h'],
         ),
+        (
+            ToGuest::Op(Op::FindDisk { serial: b"d".to_vec(), rescan: true }),
+            &[4, 0, 0, 0, 5, 1, 0, 0, 12, 18, 1, b'd', 1],
+        ),
         (ToGuest::FileRead { fd: 3, count: Some(300) }, &[4, 0, 0, 0, 5, 1, 0, 0, 13, 6, 1, 172, 2]),
         (ToGuest::FileWrite(3), &[1, 0, 0, 0, 5, 1, 0, 0, 14, 6]),
         (ToGuest::ListDir(b"/".to_vec()), &[1, 0, 0, 0, 5, 1, 0, 0, 15, b'/']),
@@ -108,6 +112,7 @@ pub(crate) fn golden_to_guest() -> Vec<(ToGuest, &'static [u8])> {
                 0, 0, 1, 0,
             ],
         ),
+        (ToGuest::Wait(WaitFor::Disk(b"d".to_vec())), &[3, 0, 0, 0, 5, 1, 0, 0, 22, 3, 1, b'd']),
         (ToGuest::Sleep(5), &[1, 0, 0, 0, 5, 1, 0, 0, 23, 5]),
         (
             ToGuest::LoadModule { name: "m".to_owned(), params: "a=1".to_owned() },
@@ -140,6 +145,7 @@ pub(crate) fn golden_to_host() -> Vec<(ToHost, &'static [u8])> {
         (ToHost::Started(300), &[2, 0, 0, 0, 5, 1, 0, 0, 137, 172, 2]),
         (ToHost::StdinTaken(1), &[1, 0, 0, 0, 5, 1, 0, 0, 138, 1]),
         (ToHost::Reply(OpReply::Count(3)), &[2, 0, 0, 0, 5, 1, 0, 0, 139, 4, 3]),
+        (ToHost::Reply(OpReply::Device(Some("v".to_owned()))), &[4, 0, 0, 0, 5, 1, 0, 0, 139, 9, 1, 1, b'v']),
         (
             ToHost::Entries(vec![DirEntry { name: b"f".to_vec(), entry_type: EntryType::Symlink }]),
             &[4, 0, 0, 0, 5, 1, 0, 0, 140, 1, 1, b'f', 2],

@@ -102,6 +102,7 @@ impl ImageFinder {
                 "modules" => images.modules = Some(path),
                 "vmlinux" => images.vmlinux = Some(path),
                 "cmdline_file" => images.cmdline_file = Some(path),
+                "disks" => images.disks.push(path),
                 _ => {}
             }
         }
@@ -337,6 +338,7 @@ fn wanted_by(profile: &Profile) -> Vec<Asked> {
         "initrd" => Role::Initrd,
         "modules" => Role::Modules,
         "vmlinux" => Role::Vmlinux,
+        "disks" => Role::DiskImage,
         _ => Role::CmdlineFile,
     };
     let asked = |(key, value): (&'static str, &Value)| match value {

@@ -50,8 +50,11 @@ fn list_json(project: &Project) -> String {
         .map(|profile| {
             let mut object =
                 json!({"name": profile.name, "cmdline": profile.cmdline, "guest_os": profile.guest_os.name()});
-            for (key, setting) in profile.values() {
+            for (key, setting) in profile.values().into_iter().filter(|(key, _)| *key != "disks") {
                 object[key] = setting.value.to_string().into();
+            }
+            if !profile.disks.is_empty() {
+                object["disks"] = profile.disks.iter().map(|disk| disk.describe()).collect::<Vec<_>>().into();
             }
             object
         })
@@ -71,8 +74,11 @@ fn show(global: &GlobalArgs, project: &Project, profile: &Profile, cwd: &Path) -
     let mut line = |key: &str, value: &str| {
         let _ = writeln!(text, "  {key:14} {value}  ({})", shown(profile.origins.get(key)));
     };
-    for (key, setting) in profile.values() {
+    for (key, setting) in profile.values().into_iter().filter(|(key, _)| *key != "disks") {
         line(key, &setting.value.to_string());
+    }
+    for disk in &profile.disks {
+        line("disks", &disk.describe());
     }
     line("cmdline", &format!("{:?}", profile.cmdline));
     line("guest_os", profile.guest_os.name());

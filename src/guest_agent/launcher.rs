@@ -292,9 +292,9 @@ fn start_agent(
 }
 
 /// An agent whose operations happen where PID 1 is, as `proc` shows it.
-fn following_pid_1(proc: OwnedFd, dev: OwnedFd) -> server::Setting {
+fn following_pid_1(proc: OwnedFd, dev: OwnedFd, sysfs: OwnedFd) -> server::Setting {
     let program = super::worker::program(Some(&proc)).ok();
-    server::Setting { root: Some(Root::new(proc)), dev: Some(dev), program, is_worker: false }
+    server::Setting { root: Some(Root::new(proc)), dev: Some(dev), sysfs: Some(sysfs), program, is_worker: false }
 }
 
 /// The agent, as `start_agent` calls it.
@@ -329,7 +329,8 @@ pub fn agent(mut args: impl Iterator<Item = String>) {
             if boot_error.is_none() {
                 settle::wait(&proc);
             }
-            server::serve(port, following_pid_1(proc, devices.dev), server::hello(boot_error, notices));
+            let setting = following_pid_1(proc, devices.dev, devices.sys);
+            server::serve(port, setting, server::hello(boot_error, notices));
         }
         Err(error) => complain(&format!("the agent's port can't be used: {error}")),
     }
@@ -344,7 +345,9 @@ pub fn serve() {
     let announcements = uevents::open().or_else(|_| uevents::open_watch(&dev)).ok();
     let devices = Devices { sys, dev, announcements };
     match devices.port(|| settle::is_at_work(&proc)) {
-        Ok(port) => server::serve(port, following_pid_1(proc, devices.dev), server::hello(None, Vec::new())),
+        Ok(port) => {
+            server::serve(port, following_pid_1(proc, devices.dev, devices.sys), server::hello(None, Vec::new()));
+        }
         Err(error) => complain(&format!("the agent's port can't be used: {error}")),
     }
 }

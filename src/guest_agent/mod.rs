@@ -9,6 +9,7 @@ mod buffers;
 mod button;
 mod clock;
 mod content;
+mod disks;
 mod files;
 mod hosts;
 mod input;

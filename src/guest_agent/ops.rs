@@ -19,7 +19,7 @@ use super::processes::{Pipes, Processes};
 use super::spawn::{self, Command, Stage};
 use super::sys::{self, check};
 use super::watchers::Watchers;
-use super::{syscalls, tail, users, waits, worker};
+use super::{disks, syscalls, tail, users, waits, worker};
 use crate::agent_protocol::{Op, OpError, OpReply, Program, RunRequest, ToGuest, ToHost, Whence};
 
 /// Where programs are looked for when nobody says otherwise.
@@ -43,6 +43,8 @@ pub struct Shared {
     pub wake: OwnedFd,
     /// This program, to start workers from.
     pub program: Option<OwnedFd>,
+    /// A sysfs that nobody in the guest can take away.
+    pub sysfs: Option<OwnedFd>,
     /// Whether this agent is a worker.
     pub is_worker: bool,
     /// The request to be quiet, once everything before it is done.
@@ -267,6 +269,8 @@ impl Ops {
             Op::Sync(fd) => on_descriptor("sync", fd, paths::sync(fd)),
             Op::Truncate { fd, length } => on_descriptor("truncate", fd, paths::truncate(fd, length)),
             Op::Close(fd) => on_descriptor("close", fd, paths::close(fd)),
+            Op::FindDisk { serial, rescan } => disks::node(&serial, rescan, self.shared.sysfs.as_ref())
+                .map_err(|error| refusal("disk", &serial, &error, "")),
             // Answers by itself: `act`.
             Op::Open(_) => Err(unsupported("open_file")),
             // Done by the I/O thread, and by `act`.

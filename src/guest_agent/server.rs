@@ -42,6 +42,8 @@ pub struct Setting {
     pub root: Option<Root>,
     /// A `/dev` that the kernel fills, where it is not the ordinary one.
     pub dev: Option<OwnedFd>,
+    /// A sysfs that nobody in the guest can take away.
+    pub sysfs: Option<OwnedFd>,
     /// This program, to start workers from.
     pub program: Option<OwnedFd>,
     /// Whether it is a worker: what it starts ends with it.
@@ -50,7 +52,7 @@ pub struct Setting {
 
 impl Setting {
     fn descriptors(&self) -> impl Iterator<Item = i32> {
-        let others = self.dev.iter().chain(&self.program).map(AsRawFd::as_raw_fd);
+        let others = self.dev.iter().chain(&self.program).chain(&self.sysfs).map(AsRawFd::as_raw_fd);
         self.root.iter().map(Root::descriptor).chain(others)
     }
 }
@@ -88,6 +90,7 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
         wake: wake_up,
         program: setting.program,
         quiet: Mutex::default(),
+        sysfs: setting.sysfs,
         is_worker: setting.is_worker,
         own,
         buffers: Buffers::default(),

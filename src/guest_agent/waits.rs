@@ -13,6 +13,7 @@ use super::ops::Shared;
 use super::out::{Out, refusal};
 use super::sys::{self, c_string, check};
 use super::watchers::Follow;
+use super::{disks, uevents};
 use crate::agent_protocol::{OpError, ToHost, WaitFor};
 
 /// The kernel does not tell when a port is listened on: this often it is looked for.
@@ -44,6 +45,10 @@ pub fn wait(request: u32, what: WaitFor, proc: Option<OwnedFd>, shared: &Arc<Sha
             let [a, b, c, d, e, f] = card.mac;
             let subject = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
             start(request, shared, "nic", subject.as_bytes(), move |pause| network::set_up(&card, proc.as_ref(), pause))
+        }
+        WaitFor::Disk(serial) => {
+            let (subject, whole) = (serial.clone(), Arc::clone(shared));
+            start(request, shared, "disk", &subject, move |pause| wait_for_disk(&serial, whole.sysfs.as_ref(), pause))
         }
     }
 }
@@ -139,6 +144,23 @@ impl Pause {
             }
         }
     }
+}
+
+fn wait_for_disk(serial: &[u8], sysfs: Option<&OwnedFd>, pause: &Pause) -> io::Result<bool> {
+    // Opened before the look: nothing is missed. A kernel without netlink is asked again and again.
+    let announcements = uevents::open().ok();
+    while disks::find(serial, sysfs)?.is_none() {
+        let announced = match &announcements {
+            Some(socket) => sys::poll_one(socket.as_fd(), libc::POLLIN, 0)? != 0,
+            None => false,
+        };
+        if let (true, Some(socket)) = (announced, &announcements) {
+            uevents::wait(socket)?;
+        } else if !pause.elapse(FILE_INTERVAL, announcements.as_ref())? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn wait_for_file(path: &[u8], pause: &Pause) -> io::Result<bool> {

@@ -9,8 +9,9 @@ use super::error::ApiError;
 use super::lab::LabHandle;
 use super::register::{function, step, waiting, waiting_step};
 use super::{
-    batch, bridge, call, clock, console, expect_splat, file, hook, json, lab, modules, nic, parallel, place, popen,
-    process, register, registration, run_result, snapshot, std_io, steps, stream, test_context, vm, worker,
+    batch, bridge, call, clock, console, disk, disk_state, expect_splat, file, hook, json, lab, modules, nic, parallel,
+    place, popen, process, register, registration, run_result, snapshot, std_io, steps, stream, test_context, vm,
+    worker,
 };
 use crate::foundation::duration::format_duration;
 
@@ -47,6 +48,8 @@ pub fn install(lua: &Lua, roots: Vec<PathBuf>) -> mlua::Result<Table> {
     console::install(lua)?;
     stream::install(lua)?;
     file::install(lua)?;
+    disk::install(lua)?;
+    disk_state::install(lua)?;
     lab::install(lua)?;
     snapshot::install(lua)?;
     bridge::install(lua)?;

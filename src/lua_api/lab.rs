@@ -195,7 +195,7 @@ fn vm(lua: &Lua, state: &Rc<FileState>, mut args: Args) -> Result<VmHandle, ApiE
     if let Some(member) = lab.find(&name, layer) {
         return Err(refused(&args, &name, Refusal::Taken(member.thing.describe(), member.origin)));
     }
-    let options = options(&mut args)?;
+    let options = options(lua, state, &mut args)?;
     let test = state.current.borrow().as_ref().map(|test| test.name.clone());
     let vm = state.bed.vm(&name, &profile, options, &state.display, test.as_deref())?;
     lab.add(&name, Thing::Vm(LabVm(Arc::clone(&vm))), layer, origin(lua, "created"))

@@ -12,6 +12,9 @@ mod bridge_rates;
 mod call;
 mod clock;
 mod console;
+mod disk;
+mod disk_options;
+mod disk_state;
 mod error;
 mod expect_splat;
 mod file;
@@ -51,6 +54,7 @@ mod test_runner;
 mod test_splats;
 mod vm;
 mod vm_calls;
+mod vm_disks;
 mod vm_files;
 mod vm_inspect;
 mod vm_kernel;
@@ -65,6 +69,7 @@ pub use fixture_chunk::{FixtureRequest, obtain_fixture};
 /// Type definitions of the API for the Lua language server: names of files and their texts. `tests/stubs.rs` holds them against
 /// the bindings.
 pub const STUBS: &[(&str, &str)] = &[
+    ("disks.lua", include_str!("stubs/disks.lua")),
     ("globals.lua", include_str!("stubs/globals.lua")),
     ("bridge.lua", include_str!("stubs/bridge.lua")),
     ("guest.lua", include_str!("stubs/guest.lua")),

@@ -7,8 +7,9 @@ use mlua::{Lua, MetaMethod, UserData, UserDataFields, UserDataMethods, Value};
 use super::args::{Args, Options};
 use super::console::ConsoleHandle;
 use super::error::ApiError;
+use super::file_state::FileState;
 use super::register::{Class, class};
-use super::{nic, snapshot, vm_calls, vm_files, vm_inspect, vm_kernel, vm_power};
+use super::{disk_options, nic, snapshot, vm_calls, vm_disks, vm_files, vm_inspect, vm_kernel, vm_power};
 use crate::foundation::size::format_size;
 use crate::testbed::{BootFile, Guest, Vm, VmOptions};
 
@@ -26,6 +27,7 @@ const OPTIONS: &[&str] = &[
     "hostname",
     "files",
     "load_modules",
+    "disks",
 ];
 
 /// The last second of the year 9999, the last that a PC's clock can be set to.
@@ -67,7 +69,7 @@ impl UserData for VmHandle {
 ///
 /// # Errors
 /// An unknown option or a bad value.
-pub fn options(args: &mut Args) -> Result<VmOptions, ApiError> {
+pub fn options(lua: &Lua, state: &FileState, args: &mut Args) -> Result<VmOptions, ApiError> {
     let options = args.options(OPTIONS)?;
     Ok(VmOptions {
         memory: memory(args, &options)?,
@@ -81,6 +83,7 @@ pub fn options(args: &mut Args) -> Result<VmOptions, ApiError> {
         files: files(args, &options)?,
         load_modules: names(args, &options)?,
         network: false,
+        disks: disk_options::disks(lua, state, args, options.value("disks")?)?,
     })
 }
 
@@ -167,6 +170,7 @@ pub fn install(lua: &Lua, batch: mlua::Function) -> mlua::Result<()> {
     let class = vm_kernel::methods(class)?;
     let class = vm_calls::methods(class)?;
     let class = nic::vm_methods(class)?;
+    let class = vm_disks::methods(class)?;
     class.in_lua("batch", batch)?.store(CLASS)
 }
 

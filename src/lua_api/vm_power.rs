@@ -15,9 +15,9 @@ use crate::testbed::{Down, Vm, VmError};
 /// # Errors
 /// Those of Lua's allocator.
 pub fn methods(class: Class<'_>) -> mlua::Result<Class<'_>> {
-    let class = class.waits("vm:boot", |_, _, mut args| {
+    let class = class.waits("vm:boot", |lua, state, mut args| {
         let (object, vm) = this(&mut args)?;
-        let options = options(&mut args)?;
+        let options = options(lua, state, &mut args)?;
         Ok(async move {
             vm.boot(options).await?;
             Ok(object)
@@ -48,7 +48,6 @@ fn simple(class: Class<'_>) -> mlua::Result<Class<'_>> {
     }
     class
         .waits("vm:shutdown", |_, _, args| act(args, |vm| async move { vm.shutdown().await }))?
-        .waits("vm:power_cut", |_, _, args| act(args, |vm| async move { vm.power_cut().await }))?
         .waits("vm:pause", |_, _, args| act(args, |vm| async move { vm.pause().await }))?
         .waits("vm:resume", |_, _, args| act(args, |vm| async move { vm.resume().await }))?
         .waits("vm:reset", |_, _, args| act(args, |vm| async move { vm.reset().await }))?

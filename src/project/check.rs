@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::disks::DiskSetting;
 use super::document::{Data, Entry, Node};
 use super::error::Diagnostic;
 use super::profile::{Arch, GuestOs, KeyProfiles, Origin, Setting, Splats, join};
@@ -33,23 +34,6 @@ const PROFILE_KEYS: [&str; 21] = [
     "build",
     "build_out",
     "extends",
-];
-/// Keys of an entry of `disks`.
-const DISK_KEYS: [&str; 14] = [
-    "id",
-    "size",
-    "image",
-    "format",
-    "readonly",
-    "serial",
-    "bus",
-    "cache",
-    "scratch",
-    "template",
-    "path",
-    "write_through",
-    "mediated",
-    "file",
 ];
 /// Keys of `[profiles]` that are no profiles.
 const SOURCES: [&str; 2] = ["from_dir", "from_flake"];
@@ -110,6 +94,8 @@ pub struct Draft {
     pub cpu: Option<String>,
     /// QEMU's further arguments.
     pub qemu_args: Option<Vec<String>>,
+    /// Disks.
+    pub disks: Option<Vec<DiskSetting>>,
     /// Agent.
     pub inject_agent: Option<bool>,
     /// Hook.
@@ -275,7 +261,7 @@ impl Checker {
             "machine" => draft.machine = self.text(entry),
             "cpu" => draft.cpu = self.text(entry),
             "qemu_args" => draft.qemu_args = self.texts(entry),
-            "disks" => self.disks(entry),
+            "disks" => draft.disks = self.disks(entry),
             "inject_agent" => draft.inject_agent = self.flag(entry),
             "build" => draft.build = self.text(entry),
             "build_out" => draft.build_out = self.path(entry),
@@ -296,28 +282,7 @@ impl Checker {
         enough
     }
 
-    /// The disks of a profile are checked here and used by the part of provium that serves disks.
-    fn disks(&mut self, entry: &Entry) {
-        let Data::List(disks) = &entry.value.data else {
-            return self.wrong(entry, "an array of tables");
-        };
-        for disk in disks {
-            for key in self.table(disk, "a disk") {
-                if !DISK_KEYS.contains(&key.key.as_str()) {
-                    self.unknown(key, &DISK_KEYS, "key");
-                }
-            }
-        }
-        if !disks.is_empty() {
-            self.mistake(
-                &entry.key_at,
-                "`disks` can't be used yet: this version boots profiles without disks".to_owned(),
-                Some("a root file system can come as the initrd".to_owned()),
-            );
-        }
-    }
-
-    fn table<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Entry] {
+    pub(super) fn table<'a>(&mut self, node: &'a Node, what: &str) -> &'a [Entry] {
         match &node.data {
             Data::Table(entries) => entries,
             other => {
@@ -327,17 +292,17 @@ impl Checker {
         }
     }
 
-    fn unknown(&mut self, entry: &Entry, known: &[&str], kind: &str) {
+    pub(super) fn unknown(&mut self, entry: &Entry, known: &[&str], kind: &str) {
         let hint = suggest::hint(&entry.key, known);
         self.mistake(&entry.key_at, format!("unknown {kind} `{}`", entry.key), Some(hint));
     }
 
-    fn wrong(&mut self, entry: &Entry, expected: &str) {
+    pub(super) fn wrong(&mut self, entry: &Entry, expected: &str) {
         let message = format!("`{}`: expected {expected}, found {}", entry.key, entry.value.data.describe());
         self.mistake(&entry.value.at, message, None);
     }
 
-    fn text(&mut self, entry: &Entry) -> Option<String> {
+    pub(super) fn text(&mut self, entry: &Entry) -> Option<String> {
         match &entry.value.data {
             Data::Text(text) => Some(text.clone()),
             _ => {
@@ -369,7 +334,7 @@ impl Checker {
         Some(texts)
     }
 
-    fn flag(&mut self, entry: &Entry) -> Option<bool> {
+    pub(super) fn flag(&mut self, entry: &Entry) -> Option<bool> {
         match &entry.value.data {
             Data::Boolean(flag) => Some(*flag),
             _ => {
@@ -379,7 +344,7 @@ impl Checker {
         }
     }
 
-    fn size(&mut self, entry: &Entry) -> Option<u64> {
+    pub(super) fn size(&mut self, entry: &Entry) -> Option<u64> {
         match &entry.value.data {
             Data::Integer(bytes) if *bytes >= 0 => u64::try_from(*bytes).ok(),
             Data::Text(text) => match size::parse_size(text) {
@@ -420,7 +385,7 @@ impl Checker {
         None
     }
 
-    fn choice<T: Copy>(&mut self, entry: &Entry, choices: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&mut self, entry: &Entry, choices: &[(&str, T)]) -> Option<T> {
         if let Data::Text(text) = &entry.value.data
             && let Some((_, choice)) = choices.iter().find(|(name, _)| name == text)
         {
@@ -432,7 +397,7 @@ impl Checker {
     }
 
     /// A path or Nix value, in its string form or one of its table forms.
-    fn value(&mut self, entry: &Entry, out_allowed: bool) -> Option<Setting<Value>> {
+    pub(super) fn value(&mut self, entry: &Entry, out_allowed: bool) -> Option<Setting<Value>> {
         let origin = entry.value.at.clone();
         let base = directory(&entry.value);
         let value = match &entry.value.data {

@@ -3,6 +3,7 @@
 mod check;
 mod cmdline;
 mod discover;
+mod disks;
 mod document;
 mod error;
 mod find;
@@ -12,6 +13,7 @@ mod resolve;
 
 pub use cmdline::{CmdlineError, CmdlineRequest, EffectiveCmdline, RootWords, effective_cmdline};
 pub use discover::{DiscoverError, TestFile, discover};
+pub use disks::DiskSetting;
 pub use error::{Diagnostic, ProjectError, UnknownProfile};
 pub use find::find_config;
 pub use profile::{Arch, GuestOs, KeyProfiles, Origin, Profile, Project, Setting, Splats};

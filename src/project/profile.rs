@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::disks::DiskSetting;
 use super::error::UnknownProfile;
 use crate::foundation::nix_value::Value;
 
@@ -159,6 +160,8 @@ pub struct Profile {
     pub cpu: Option<String>,
     /// Further arguments of QEMU.
     pub qemu_args: Vec<String>,
+    /// Disks that its machines boot with.
+    pub disks: Vec<DiskSetting>,
     /// Whether the agent is brought into the guest.
     pub inject_agent: bool,
     /// A shell command run before the first boot.
@@ -170,7 +173,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The keys whose values are paths or Nix values, with those that are set.
+    /// The keys whose values are paths or Nix values, with those that are set; `disks` once for each image.
     pub fn values(&self) -> Vec<(&'static str, &Setting<Value>)> {
         let optional = [
             ("initrd", &self.initrd),
@@ -179,7 +182,8 @@ impl Profile {
             ("cmdline_file", &self.cmdline_file),
         ];
         let optional = optional.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
-        std::iter::once(("kernel", &self.kernel)).chain(optional).collect()
+        let images = self.disks.iter().filter_map(|disk| Some(("disks", disk.image.as_ref()?)));
+        std::iter::once(("kernel", &self.kernel)).chain(optional).chain(images).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use super::accelerator::Accel;
+use super::disks::{self, StartDisk};
 
 /// Ports that are left free for devices plugged in later.
 pub(super) const FREE_PORTS: u8 = 4;
@@ -63,6 +64,8 @@ pub struct MachineSpec {
     pub rng_seed: Option<u64>,
     /// Seconds since the epoch that the machine's clock begins at; the host's time where none is given.
     pub initial_time: Option<i64>,
+    /// The disks that it starts with.
+    pub disks: Vec<StartDisk>,
     /// Where TCG tells of a CPU that was reset, and why.
     pub reset_log: PathBuf,
     /// Network cards that are there from the start.
@@ -211,6 +214,9 @@ fn devices(words: &mut Words, spec: &MachineSpec, channels: Channels) {
     if spec.has_acpi() {
         // Another one in each QEMU: a kernel with the driver reseeds its random numbers in every clone.
         words.text("-device", "vmgenid,guid=auto");
+    }
+    for (option, value) in disks::words(&spec.disks) {
+        words.text(option, &value);
     }
     for port in 0..FREE_PORTS {
         words.text("-device", &format!("pcie-root-port,id=free{port},chassis={},slot={port}", port + 1));

@@ -4,6 +4,7 @@ mod accelerator;
 mod agent_program;
 mod arguments;
 pub mod console;
+pub mod disks;
 mod error;
 mod find;
 pub mod hotplug;

@@ -83,7 +83,7 @@ pub struct QemuProcess {
 
 impl QemuProcess {
     /// Starts QEMU and waits for its QMP greeting; the guest is running by then. `ram` is the file of its RAM, where `spec` says
-    /// that it has one. Must be called inside a tokio runtime.
+    /// that it has one; other descriptors that it names by number are in `inherit`. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// `Start` with QEMU's own words when it ends at once, `Qmp` when it does not greet.
@@ -91,6 +91,7 @@ impl QemuProcess {
         binary: &QemuBinary,
         spec: &MachineSpec,
         ram: Option<&RamFile>,
+        inherit: Vec<OwnedFd>,
     ) -> Result<(Self, HostEnds), QemuError> {
         let refuse = |error: io::Error| start_error(&binary.path, &describe_io(&error));
         let (qmp_ours, qmp) = socket_pair().map_err(refuse)?;
@@ -115,7 +116,7 @@ impl QemuProcess {
         }
         let numbers: Vec<_> = card_ends.iter().map(AsRawFd::as_raw_fd).collect();
         command.args(arguments(spec, channels, &numbers));
-        let inherited = [qmp, agent, serial, virtio].into_iter().chain(ram).chain(card_ends).collect();
+        let inherited = [qmp, agent, serial, virtio].into_iter().chain(ram).chain(card_ends).chain(inherit).collect();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone().map_err(refuse)?);
         // Ctrl-C on the terminal is for provium, which takes its machines down in order.
         command.process_group(0);
@@ -156,6 +157,11 @@ impl QemuProcess {
     /// Waits until the process is gone.
     pub async fn wait(&self) -> Arc<QemuExit> {
         wait_for_exit(self.watched.exit.clone()).await
+    }
+
+    /// Stops the process where it is: nothing that its guest does gets out any more.
+    pub fn freeze(&self) {
+        send_signal(&self.watched.pidfd, libc::SIGSTOP);
     }
 
     /// Kills the process and waits until it is gone and reaped. Nothing happens where it already is.
@@ -280,9 +286,13 @@ fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
 
 /// A process that has already ended can't be signalled, which is as good.
 fn send_kill(pidfd: &OwnedFd) {
+    send_signal(pidfd, libc::SIGKILL);
+}
+
+fn send_signal(pidfd: &OwnedFd, signal: i32) {
     let no_info: *const libc::siginfo_t = std::ptr::null();
     // SAFETY: a null pointer asks the kernel to fill in the information itself.
-    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
 }
 
 fn reap(child: &mut Child) {

@@ -40,6 +40,8 @@ pub struct ProfileImages {
     pub vmlinux: Option<PathBuf>,
     /// The file whose text comes before `cmdline`.
     pub cmdline_file: Option<PathBuf>,
+    /// The images of its disks, in the order of those that have one.
+    pub disks: Vec<PathBuf>,
 }
 
 /// A value of a profile that can't be had: its key and why.
@@ -209,6 +211,14 @@ impl Testbed {
         if self.shared.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(of) {
             self.shared.settings.sink.emit(EventKind::Warning(warning));
         }
+    }
+
+    /// Lets `work` run on a thread that may block.
+    ///
+    /// # Errors
+    /// It panicked.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+        self.shared.settings.runtime.spawn_blocking(work).await.map_err(|error| error.to_string())
     }
 
     /// The kernel reports of the run.

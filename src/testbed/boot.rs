@@ -8,17 +8,19 @@ use tokio::net::UnixStream;
 
 use super::bed::{ProfileImages, Testbed};
 use super::console::Console;
+use super::disks::AttachedDisk;
 use super::error::{Death, VmError};
 use super::launch::Launch;
 use super::network::VmNetwork;
 use super::options::VmOptions;
 use super::running::Running;
+use super::vm_disks::start_disks;
 use super::watch::watch;
 use crate::agent_client::{self, AgentClient, Hello};
 use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME, RootDevice};
 use crate::foundation::duration::format_duration;
 use crate::foundation::nix_value::Value;
-use crate::foundation::path_error::PathContext;
+use crate::foundation::path_error::{PathContext, describe_io};
 use crate::project::{Arch, CmdlineRequest, Profile, RootWords, Setting, effective_cmdline};
 use crate::qemu::{MachineSpec, QemuError, RamKind};
 use crate::run_events::{BootHow, EventKind, VmReady, VmRef, Warning};
@@ -44,6 +46,7 @@ pub async fn boot(
     profile: &Arc<Profile>,
     options: &VmOptions,
     network: &VmNetwork,
+    disks: &[Arc<AttachedDisk>],
     started: impl FnOnce(Arc<Running>),
 ) -> Result<(), VmError> {
     let begun = Instant::now();
@@ -57,13 +60,16 @@ pub async fn boot(
     }
     let machine = bed.machine().await?;
     let images = bed.profile_images(&vm.vm, profile).await?;
-    let prepared = prepare(bed, vm, profile, options, &images).await?;
+    let drivers = disks.iter().flat_map(|disk| disk.device.bus.modules()).copied().collect();
+    let prepared = prepare(bed, vm, profile, options, &images, drivers).await?;
     let settings = &bed.shared.settings;
     if let Some(message) = prepared.notice {
         settings.sink.emit(EventKind::Warning(Warning { message, hint: None }));
     }
     let memory = options.memory.unwrap_or(profile.memory);
     let own = MachineSpec::chooses_ram(profile.machine.as_deref(), &profile.qemu_args);
+    let (start_disks, disk_ends) = start_disks(disks)
+        .map_err(|error| VmError::Environment(format!("disks can't be served: {}", describe_io(&error))))?;
     let spec = MachineSpec {
         name: vm.vm.clone(),
         arch: std::env::consts::ARCH.to_owned(),
@@ -79,13 +85,14 @@ pub async fn boot(
         rng_seed: options.rng_seed,
         initial_time: options.initial_time,
         cards: network.specs(),
+        disks: start_disks,
         extra: profile.qemu_args.clone(),
         ram: if own { RamKind::Own } else { RamKind::Shared },
         ..MachineSpec::default()
     };
     let prepare_time = begun.elapsed();
     let launch = Launch { bed, vm, profile, kernel_store_path: images.kernel_store_path.clone(), op: "boot" };
-    let mut launched = launch.start(spec, None).await?;
+    let mut launched = launch.start(spec, None, disk_ends).await?;
     launched.announce();
     let running = Arc::clone(&launched.running);
     let Some(channel) = launched.take_channel() else {
@@ -208,10 +215,11 @@ pub async fn prepare(
     profile: &Arc<Profile>,
     options: &VmOptions,
     images: &ProfileImages,
+    drivers: Vec<&'static str>,
 ) -> Result<Prepared, VmError> {
     let work = {
         let (bed, profile, options, images) = (bed.clone(), Arc::clone(profile), options.clone(), images.clone());
-        move || prepare_now(&bed, &profile, &options, &images)
+        move || prepare_now(&bed, &profile, &options, &images, &drivers)
     };
     let prepared = match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
@@ -231,6 +239,7 @@ fn prepare_now(
     profile: &Profile,
     options: &VmOptions,
     images: &ProfileImages,
+    drivers: &[&'static str],
 ) -> Result<Prepared, (&'static str, String)> {
     let problem = |(key, error): (&'static str, QemuError)| (key, error.to_string());
     let (cache, agent) = (&bed.shared.images, &bed.shared.settings.agent);
@@ -255,7 +264,7 @@ fn prepare_now(
         (None, None) => cmdline.root.clone().map_or(GuestInit::None, |root| GuestInit::Root(root_device(root))),
     };
     let initrd = if profile.inject_agent {
-        cache.initrd(agent, &kernel.image, images, options, init)
+        cache.initrd(agent, &kernel.image, images, options, drivers, init)
     } else {
         cache.plain_initrd(images, options)
     };

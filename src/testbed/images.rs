@@ -110,10 +110,12 @@ impl ImageCache {
         kernel: &KernelImage,
         images: &ProfileImages,
         options: &VmOptions,
+        drivers: &[&str],
         guest_init: GuestInit,
     ) -> Result<PathBuf, Problem> {
-        let modules =
-            modules(kernel, images, options, &drivers_of_root(&guest_init)).map_err(|error| ("modules", error))?;
+        let mut drivers: Vec<String> = drivers.iter().map(|name| (*name).to_owned()).collect();
+        drivers.extend(drivers_of_root(&guest_init));
+        let modules = modules(kernel, images, options, &drivers).map_err(|error| ("modules", error))?;
         let files = options.files.iter().flatten().map(|file| BootFile {
             path: file.path.clone(),
             content: file.content.clone(),

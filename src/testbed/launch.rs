@@ -1,6 +1,7 @@
 //! Starting a QEMU with its channels, its RAM and its logs.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,11 +63,17 @@ impl Launched {
 }
 
 impl Launch<'_> {
-    /// Starts QEMU; `ram` is the RAM of a machine that is copy-on-write, all others get their own.
+    /// Starts QEMU; `ram` is the RAM of a machine that is copy-on-write, all others get their own. `inherit` are the
+    /// descriptors that `spec` names by number.
     ///
     /// # Errors
     /// No RAM or logs to be had, a QEMU that does not start.
-    pub async fn start(&self, mut spec: MachineSpec, ram: Option<RamFile>) -> Result<Launched, VmError> {
+    pub async fn start(
+        &self,
+        mut spec: MachineSpec,
+        ram: Option<RamFile>,
+        inherit: Vec<OwnedFd>,
+    ) -> Result<Launched, VmError> {
         let machine = self.bed.machine().await?;
         let settings = &self.bed.shared.settings;
         // Each start has logs of its own: a machine may have two QEMUs for a moment.
@@ -85,7 +92,7 @@ impl Launch<'_> {
         let (spec, qemu, ends) = match ahead {
             Some(ready) => ready,
             None => {
-                let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref()).await;
+                let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref(), inherit).await;
                 let failed = |source| VmError::Qemu { vm: self.vm.vm.clone(), op: self.op, source };
                 let (qemu, ends) = started.map_err(failed)?;
                 (spec, qemu, ends)

@@ -10,6 +10,7 @@ mod belongings;
 mod boot;
 mod call;
 mod console;
+mod disks;
 mod error;
 mod fixture_recorder;
 mod fixture_shelf;
@@ -38,6 +39,7 @@ mod stream;
 mod vm;
 mod vm_batch;
 mod vm_console;
+mod vm_disks;
 mod vm_inspect;
 mod vm_kernel;
 mod vm_power;
@@ -48,7 +50,12 @@ mod worker;
 pub use crate::agent_client::{
     IoctlArgument, IoctlRequest, Nested, Program, RunOutcome, RunSpec, RunStatus, SyscallOutcome, SyscallRequest, Turn,
 };
+pub use crate::disks::{
+    Cache, Chance, Content, CrashState, Disk, DiskError, Exploration, Explorer, Fault, Format, Kind, LARGEST_SIZE,
+    Mode, Order, Recorded, SECTOR, Stats,
+};
 pub use crate::fixtures::{Built as FixtureBuild, Entry as FixtureEntry, Wish};
+pub use crate::qemu::disks::Bus;
 pub use crate::qemu::{AccelRequest, Candidates};
 pub use crate::switch::{Impairment, Pair, Policy, Port};
 pub use accelerator::MachineRequest;
@@ -57,6 +64,7 @@ pub use bed::{ImageError, ImageSource, ProfileImages, Testbed, TestbedSettings};
 pub use belongings::Belongings;
 pub use call::Call;
 pub use console::ConsolePort;
+pub use disks::{AttachedDisk, ContentOption, DiskOptions, DiskSource};
 pub use error::{Death, VmError};
 pub use fixture_recorder::FixtureRecorder;
 pub use fixture_shelf::{

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::disks::DiskOptions;
+
 /// A file that is present in the guest before its init runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootFile {
@@ -41,6 +43,9 @@ pub struct VmOptions {
     pub load_modules: Option<Vec<String>>,
     /// Whether it has network cards from the start, which need their driver.
     pub network: bool,
+    /// Disks that it boots with, besides its profile's. A snapshot has them on its own.
+    #[serde(skip)]
+    pub disks: Option<Vec<DiskOptions>>,
 }
 
 impl VmOptions {
@@ -58,6 +63,7 @@ impl VmOptions {
             files: later.files.or(self.files),
             load_modules: later.load_modules.or(self.load_modules),
             network: later.network || self.network,
+            disks: later.disks.or(self.disks),
         }
     }
 }

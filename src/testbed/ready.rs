@@ -93,7 +93,7 @@ pub fn start_ahead(bed: &Testbed, spec: &MachineSpec, ram: &RamFile) {
     let start = tokio::spawn(async move {
         // What fails here is told by the restore that needs it.
         let machine = of.machine().await.ok()?;
-        QemuProcess::start(machine.qemu(), &told, Some(&file)).await.ok()
+        QemuProcess::start(machine.qemu(), &told, Some(&file), Vec::new()).await.ok()
     });
     bed.shared.ready.add(Ready { spec, ram: ram.clone(), start: Start(start) });
 }

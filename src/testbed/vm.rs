@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::bed::{ProfileImages, Testbed};
 use super::boot;
 use super::console::ConsolePort;
+use super::disks::DiskTable;
 use super::error::{Death, VmError};
 use super::handles::Handles;
 use super::network::{self, VmNetwork};
@@ -83,6 +84,7 @@ pub struct Vm {
     bed: Testbed,
     handles: Handles,
     network: VmNetwork,
+    disks: DiskTable,
     /// Whether its clock is to stay as it was when a snapshot of it is restored.
     clock_frozen: AtomicBool,
     inner: Mutex<Inner>,
@@ -100,6 +102,7 @@ impl Vm {
             bed,
             handles: Handles::default(),
             network: VmNetwork::default(),
+            disks: DiskTable::default(),
             clock_frozen: AtomicBool::new(false),
             inner: Mutex::new(inner),
             changed: watch::Sender::new(()),
@@ -152,6 +155,11 @@ impl Vm {
     /// Whether its clock is to stay as it was when a snapshot of it is restored.
     pub fn is_clock_frozen(&self) -> bool {
         self.clock_frozen.load(Ordering::Relaxed)
+    }
+
+    /// Its disks.
+    pub(super) fn disks(&self) -> &DiskTable {
+        &self.disks
     }
 
     /// What tests hold open in it.
@@ -285,10 +293,14 @@ impl Vm {
         // The previous QEMU of a dead guest is kept for inspection until now.
         self.take_down(StopReason::GuestEnded).await;
         self.inner().running = None;
-        let result = boot::boot(&self.bed, &self.reference, &self.profile, &options, &self.network, |running| {
-            self.inner().running = Some(running);
-            self.changed.send_replace(());
-        })
+        let result = async {
+            let disks = self.ensure_disks("boot").await?;
+            boot::boot(&self.bed, &self.reference, &self.profile, &options, &self.network, &disks, |running| {
+                self.inner().running = Some(running);
+                self.changed.send_replace(());
+            })
+            .await
+        }
         .await;
         unless_done.finish(result.is_ok());
         let result = match result {

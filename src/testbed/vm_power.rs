@@ -72,16 +72,6 @@ impl Vm {
         Ok(())
     }
 
-    /// Ends the machine as a power cut does.
-    ///
-    /// # Errors
-    /// A machine that has no power.
-    pub async fn power_cut(&self) -> Result<(), VmError> {
-        self.with_qemu("power_cut")?;
-        self.settle_down(Down::Shutdown, StopReason::PowerCut).await;
-        Ok(())
-    }
-
     /// Stops the CPUs.
     ///
     /// # Errors
@@ -196,6 +186,9 @@ impl Vm {
     /// Has QEMU begin anew. Returns the agent's channel, with nothing of the last boot in it.
     async fn begin_again(&self, op: &'static str, running: &Running) -> Result<UnixStream, VmError> {
         let condition = running.condition();
+        // QEMU would wait for requests that hang.
+        self.abort_hanging(true);
+        let _restored = OnDrop(|| self.abort_hanging(false));
         if !condition.stopped {
             self.qemu(op, running, "stop", Value::Null).await?;
         }
@@ -215,6 +208,7 @@ impl Vm {
         let _ = self.in_time(op, "QEMU did not reset the machine", RESET, reset).await?;
         discard(&stream);
         running.begin_anew();
+        self.power_disks();
         self.qemu(op, running, "cont", Value::Null).await?;
         Ok(stream)
     }
@@ -316,6 +310,15 @@ impl Vm {
             },
             death = running.wait_for_death() => Err(self.dead(OP, running, death)),
         }
+    }
+}
+
+/// Calls a function when it is dropped, however that comes.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 

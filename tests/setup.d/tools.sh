@@ -46,7 +46,9 @@ find_missing() {
     has_static_busybox || lacks 'a static busybox' busybox-static
     has cc || lacks 'a C compiler' gcc
     has_static_libc || lacks 'the static C library' libc6-dev
-    for command in cpio:cpio xz:xz-utils zstd:zstd git:git; do
+    # Debian keeps file systems' tools where only root looks by itself.
+    [[ -x $(PATH=$PATH:/usr/sbin:/sbin command -v mke2fs) ]] || lacks 'mke2fs' e2fsprogs
+    for command in qemu-img:qemu-utils cpio:cpio xz:xz-utils zstd:zstd git:git; do
         has "${command%%:*}" || lacks "${command%%:*}" "${command##*:}"
     done
 }

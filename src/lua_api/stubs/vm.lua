@@ -19,6 +19,7 @@
 ---@field files? provium.BootFile[]
 ---@field load_modules? string[] Modules of the profile's `modules` to load before init.
 ---@field hostname? string
+---@field disks? provium.DiskOptions[] Each with exactly one source; besides those of the profile.
 
 ---@alias provium.State "created"|"booted"|"paused"|"shutdown"|"dead"
 
@@ -59,9 +60,20 @@ function vm:power_button(opts) end
 ---@return provium.VM
 function vm:wakeup() end
 
----Stops the guest at once, as when the plug is pulled.
+---Stops the guest at once, as when the plug is pulled; what its disks had not flushed is lost.
+---@param opts? provium.CrashOptions With a seed, some of it may be left.
 ---@return provium.VM
-function vm:power_cut() end
+function vm:power_cut(opts) end
+
+---Attaches a disk, also to a guest that runs.
+---@param opts? provium.DiskOptions
+---@return provium.Disk
+function vm:attach_disk(opts) end
+
+---The disk of this id.
+---@param id string
+---@return provium.Disk
+function vm:disk(id) end
 
 ---Waits for the guest to go down by itself; tells how it did.
 ---@param timeout? provium.Duration

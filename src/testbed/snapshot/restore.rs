@@ -78,7 +78,7 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
     let record = check(vm, snapshot, index).await?;
     let (bed, profile) = (vm.bed(), vm.profile_value());
     let images = vm.profile_images().await?;
-    let prepared = boot::prepare(bed, vm.reference(), profile, &record.options, &images).await?;
+    let prepared = boot::prepare(bed, vm.reference(), profile, &record.options, &images, Vec::new()).await?;
     if prepared.cmdline != record.cmdline {
         let lines = format!("it was `{}`, and is `{}` now", record.cmdline, prepared.cmdline);
         let message = format!(
@@ -114,7 +114,7 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
     let prepare = begun.elapsed();
     let kernel_store_path = images.kernel_store_path.clone();
     let launch = Launch { bed, vm: vm.reference(), profile, kernel_store_path, op: OP };
-    let launched = launch.start(spec, Some(ram)).await?;
+    let launched = launch.start(spec, Some(ram), Vec::new()).await?;
     let qemu = begun.elapsed() - prepare;
     started(&launched);
     tokio::spawn(watch(Arc::clone(&launched.running), bed.scaled(boot::AGENT_ENDED, profile)));

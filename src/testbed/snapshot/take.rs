@@ -110,6 +110,9 @@ impl Source {
         if running.condition().suspended {
             return Err(refused("the guest is suspended\nhint: `:wakeup()` wakes it".to_owned()));
         }
+        if !vm.disks().all().is_empty() {
+            return Err(refused("a VM with disks can't be part of a snapshot yet".to_owned()));
+        }
         let open = vm.handles().list();
         if !open.is_empty() {
             let line = |handle: &crate::testbed::OpenHandle| match &handle.place {

@@ -31,7 +31,7 @@ pub async fn save(bed: &Testbed, vm: &Vm, running: &Arc<Running>, device: &Path)
     let path = format!("/proc/{}/fd/{}", std::process::id(), way.descriptor());
     let machine = bed.machine().await?;
     let (started, saved) = tokio::join!(
-        QemuProcess::start(machine.qemu(), &spec, Some(&ram)),
+        QemuProcess::start(machine.qemu(), &spec, Some(&ram), Vec::new()),
         running.qemu().save(Path::new(&path), true)
     );
     let (twin, _ends) = started.map_err(failed)?;
