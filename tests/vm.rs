@@ -43,7 +43,7 @@ fn processes_workers_and_system_calls() {
 
 #[test]
 fn disks() {
-    let dir = common::project(&[("tests/disks.test.lua", &lua("disks.test.lua"))]);
+    let dir = common::suite(&["disks.test.lua", "disks_ext4.test.lua", "disks_root.test.lua"]);
     common::provium(dir.path(), &["test"]).expect(0);
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::foundation::nix_value::NixSource;
-use crate::project::{CmdlineRequest, Splats, effective_cmdline};
+use crate::project::{CmdlineRequest, DiskSetting, Splats, effective_cmdline};
 
 fn with(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Project, String>) {
     let dir = tempfile::tempdir().unwrap();
@@ -220,4 +220,35 @@ fn what_a_flake_can_get_wrong() {
     assert_eq!(told(file, serde_json::Value::Null), "no such flake");
     assert!(told("[profiles]\nfrom_flake = \".#x\"\n", serde_json::Value::Null).contains("names an attribute"));
     assert!(told("[profiles]\nfrom_flake = \"-x\"\n", serde_json::Value::Null).contains("begins with `-`"));
+}
+
+#[test]
+fn disks_of_a_profile() {
+    let (_dir, project) = with(&[(
+        "provium.toml",
+        "[profiles.x]\nkernel = \"k\"\nbuild_out = \"out\"\ndisks = [{ image = \"{out}/root.img\", id = \"root\" }, { scratch = \"1M\", \
+         bus = \"nvme\", cache = \"none\" }, { path = \"raw.img\", format = \"raw\" }]\n[profiles.y]\nextends = \"x\"\n",
+    )]);
+    let project = project.unwrap();
+    let disks = &project.profile("y").unwrap().disks;
+    let shown: Vec<String> = disks.iter().map(DiskSetting::describe).collect();
+    assert!(shown[0].starts_with("id = root, image = ") && shown[0].ends_with("/out/root.img"), "{}", shown[0]);
+    assert_eq!(shown[1], "size = 1M, bus = nvme, cache = none");
+    assert!(shown[2].ends_with("/raw.img, format = raw, write_through"), "{}", shown[2]);
+    assert_eq!(project.profile("y").unwrap().values().iter().filter(|(key, _)| *key == "disks").count(), 2);
+    let text = refused(
+        "[profiles.x]\nkernel = \"k\"\ndisks = [\n{ sise = 1 },\n{ size = 100 },\n{ bus = \"ide\" },\n\
+         { id = \"a-name-of-21-letters-\" },\n{ image = \"a\", path = \"b\" },\n{ write_through = true },\n3]\n",
+    );
+    for part in [
+        "provium.toml:4:3: unknown key `sise`\n  hint: did you mean `size`?",
+        "`size`: expected whole sectors of 512 bytes, at least one",
+        "`bus`: expected \"virtio\" or \"scsi\" or \"nvme\"",
+        "`id`: expected 1 to 20 printable ASCII characters",
+        "a disk has one source, found `image` and `path`",
+        "`write_through` needs an `image`",
+        "a disk: expected a table",
+    ] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
 }
