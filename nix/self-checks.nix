@@ -21,8 +21,12 @@ let
         "benches"
         # Compiled by clippy, and run elsewhere: they take machines, Nix and the network's packages.
         "tests"
+        # Tests compare it with the protocol.
+        "docs/agent-protocol.md"
       ];
-      keep = file: _: !lib.hasPrefix "tests/" file || lib.hasSuffix ".rs" file;
+      keep =
+        file: _:
+        !lib.hasPrefix "tests/" file || lib.hasPrefix "tests/ktap/" file || lib.hasSuffix ".rs" file;
     };
     cargoLock.lockFile = ../Cargo.lock;
     nativeBuildInputs = [
@@ -33,7 +37,7 @@ let
     buildPhase = ''
       cargo fmt --check
       cargo clippy --frozen --all-targets -- -D warnings
-      RUSTDOCFLAGS="-D warnings" cargo doc --frozen --no-deps
+      RUSTDOCFLAGS="-D warnings" cargo doc --frozen --no-deps --document-private-items
       cargo test --frozen --lib
     '';
     installPhase = "touch $out";
