@@ -37,7 +37,7 @@ let
     buildPhase = ''
       cargo fmt --check
       cargo clippy --frozen --all-targets -- -D warnings
-      RUSTDOCFLAGS="-D warnings" cargo doc --frozen --no-deps --document-private-items
+      RUSTDOCFLAGS="-D warnings" cargo doc --frozen --no-deps
       cargo test --frozen --lib
     '';
     installPhase = "touch $out";

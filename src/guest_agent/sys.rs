@@ -105,7 +105,7 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     whatever_signals_come(|| write_once(fd, bytes))
 }
 
-/// As [`write`], but a signal interrupts it.
+/// As [`write()`], but a signal interrupts it.
 ///
 /// # Errors
 /// errno.

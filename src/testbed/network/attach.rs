@@ -401,7 +401,7 @@ pub(in crate::testbed) fn leave_all(vm: &Vm) {
 /// Turns the way out on or off.
 ///
 /// # Errors
-/// See [`uplink::enable`].
+/// See `uplink::enable`.
 pub async fn set_uplink(bridge: &Arc<Bridge>, on: bool) -> Result<(), BridgeError> {
     if on { uplink::enable(bridge).await } else { uplink::disable(bridge).await }
 }

@@ -30,7 +30,7 @@ impl SnapshotKind {
 /// `snapshot.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// `FORMAT`.
     pub format: u32,
     /// What it is of.
     pub kind: SnapshotKind,
