@@ -38,7 +38,11 @@ let
       cargo fmt --check
       cargo clippy --frozen --all-targets -- -D warnings
       RUSTDOCFLAGS="-D warnings" cargo doc --frozen --no-deps
-      cargo test --frozen --lib
+      # The sandbox refuses to set setgid bits, and what is tested here is no static program, as an agent must be.
+      cargo test --frozen --lib -- \
+          --skip guest_agent::paths::tests::directories_get_exactly_what_is_asked_for \
+          --skip testbed::host_files::tests::a_tree_comes_in_order_and_without_sockets \
+          --skip qemu::agent_program::tests
     '';
     installPhase = "touch $out";
   };

@@ -107,7 +107,8 @@ mod tests {
     fn inherits_descriptors_by_number() {
         let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let theirs = OwnedFd::from(theirs);
-        let mut command = Command::new("/bin/sh");
+        // Not every sh takes a descriptor of two digits.
+        let mut command = Command::new("bash");
         command.arg("-c").arg(format!("echo hi >&{}", theirs.as_raw_fd())).stdin(Stdio::null());
         let mut child = spawn(command, vec![theirs]).unwrap();
         let mut text = String::new();
