@@ -325,6 +325,16 @@ fn a_path_that_is_computed_and_an_old_content() {
     file("one", "1");
     assert_eq!(build(), (first, false));
     assert_eq!(entries(&cache(dir)).len(), 2);
+
+    // The image of a disk counts as a file that is pushed.
+    fs::write(dir.join("tests/disk.img"), vec![1; 1 << 20]).unwrap();
+    let attaches = "local vm = provium:vm('v', provium.profile):boot()\n\
+                    vm:attach_disk({id = 'data', image = 'disk.img'}):detach()\nreturn vm:snapshot()\n";
+    fs::write(dir.join("tests/disk.fixture.lua"), attaches).unwrap();
+    provium(dir, &["fixture", "build", "disk"]).expect(0);
+    assert_eq!(explain(dir, "disk", &[]), (true, Vec::new()));
+    fs::write(dir.join("tests/disk.img"), vec![2; 1 << 20]).unwrap();
+    assert_eq!(explain(dir, "disk", &[]), (false, vec!["changed host file `tests/disk.img`".to_owned()]));
 }
 
 const TEST: &str = "test('t', function(t)\n  local vm = provium.vm_fixture('fixtures/base')\n  \

@@ -181,7 +181,7 @@ impl ImageFinder {
     /// # Errors
     /// The realiser's message.
     pub fn nix_identities(&self, project: &Project) -> Result<NixIdentities, String> {
-        let boots = |asked: &Asked| matches!(asked.key, "kernel" | "initrd" | "modules");
+        let boots = |asked: &Asked| matches!(asked.key, "kernel" | "initrd" | "modules" | "disks");
         let asked: Vec<Asked> = project.profiles.values().flat_map(wanted_by).filter(boots).collect();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, missing): (Vec<Asked>, Vec<Asked>) =
@@ -194,7 +194,7 @@ impl ImageFinder {
         };
         for asked in known {
             if let Some(realised) = state.realised.get(&(asked.value.clone(), asked.key)) {
-                found.insert((asked.profile.clone(), asked.key), identity(&asked, &realised.store_path));
+                found.insert((asked.value.to_string(), asked.key), identity(&asked, &realised.store_path));
             }
         }
         if missing.is_empty() {
@@ -204,7 +204,7 @@ impl ImageFinder {
         let paths = realiser(&mut state)?.paths_without_building(&wanted).map_err(|error| error.to_string())?;
         for (asked, path) in missing.iter().zip(paths) {
             if let Some(path) = path {
-                found.insert((asked.profile.clone(), asked.key), identity(asked, &path));
+                found.insert((asked.value.to_string(), asked.key), identity(asked, &path));
             }
         }
         Ok(found)

@@ -135,7 +135,12 @@ fn image(
         }
         Value::String(path) => {
             let path = path.to_str().map_err(|_| bad("expected a path in UTF-8".to_owned()))?;
-            Ok(DiskSource::Image { path: place::host_path(lua, state, &path), write_through })
+            let path = place::host_path(lua, state, &path);
+            if !write_through {
+                // One that guests write to is another one after each.
+                state.depend_on(&path);
+            }
+            Ok(DiskSource::Image { path, write_through })
         }
         value => match value.as_userdata().and_then(|object| object.borrow::<DiskStateHandle>().ok()) {
             Some(_) if write_through => Err(bad("a state of a disk can't be written through".to_owned())),

@@ -14,7 +14,7 @@ use crate::fixtures::{
 };
 use crate::foundation::cancel::CancelToken;
 use crate::foundation::nix_value::Value;
-use crate::project::{KeyProfiles, Profile, Project, Setting};
+use crate::project::{DiskSetting, KeyProfiles, Profile, Project, Setting};
 use crate::qemu::{self, Accel};
 use crate::run_events::{
     EventKind, FixtureBuildDone, FixtureBuildStarted, FixtureBuildWaiting, FixtureDamaged, FixtureHit, Warning,
@@ -23,7 +23,7 @@ use crate::run_events::{
 /// The identifier of what a profile does not have.
 const NONE: &str = "none";
 
-/// Store paths of profiles' Nix values, by profile and key.
+/// Store paths of profiles' Nix values, by the value as it is written and the key it stands for.
 pub type NixIdentities = BTreeMap<(String, &'static str), String>;
 /// Finds them, without building what is not built yet; a message where that fails.
 pub type NixIdentitySource = Arc<dyn Fn(&Project) -> Result<NixIdentities, String> + Send + Sync>;
@@ -293,21 +293,40 @@ fn surroundings(
 }
 
 fn identity(profile: &Profile, memo: &Memo, store_paths: &NixIdentities) -> ProfileIdentity {
-    let of = |key: &'static str, setting: Option<&Setting<Value>>| match setting.map(|setting| &setting.value) {
+    let of = |key: &'static str, setting: Option<&Setting<Value>>| match setting {
         None => NONE.to_owned(),
-        Some(Value::Nix(value)) => match store_paths.get(&(profile.name.clone(), key)) {
-            Some(path) => path.clone(),
-            None => format!("unknown ({value})"),
-        },
-        Some(Value::Path(path)) => identify(key, path, profile.arch.name(), memo),
+        Some(setting) => identifier(key, &setting.value, profile, memo, store_paths),
     };
+    let mut details = details(profile);
+    if !profile.disks.is_empty() {
+        let disk = |disk: &DiskSetting| {
+            let image = match &disk.image {
+                // One that guests write to is another one after each.
+                Some(setting) if disk.write_through => setting.value.to_string(),
+                image => of("disks", image.as_ref()),
+            };
+            let DiskSetting { id, size, format, readonly, serial, bus, cache, .. } = disk;
+            format!("{id:?} {size:?} {image} {format:?} {readonly} {serial:?} {bus:?} {cache:?}")
+        };
+        details.push(("disks", profile.disks.iter().map(disk).collect::<Vec<_>>().join(", ")));
+    }
     ProfileIdentity {
         images: vec![
             ("kernel", of("kernel", Some(&profile.kernel))),
             ("initrd", of("initrd", profile.initrd.as_ref())),
             ("modules", of("modules", profile.modules.as_ref())),
         ],
-        details: details(profile),
+        details,
+    }
+}
+
+fn identifier(key: &'static str, value: &Value, profile: &Profile, memo: &Memo, store_paths: &NixIdentities) -> String {
+    match value {
+        Value::Path(path) => identify(key, path, profile.arch.name(), memo),
+        Value::Nix(value) => {
+            let path = store_paths.get(&(value.to_string(), key));
+            path.cloned().unwrap_or_else(|| format!("unknown ({value})"))
+        }
     }
 }
 
@@ -363,15 +382,21 @@ mod tests {
         };
         file("k", "kernel");
         file("m/usr/lib/modules/1/a.ko", "a");
+        file("disk", "one");
+        file("written", "one");
         file("tree/Makefile", "");
         file(
             "provium.toml",
             "[profiles.a]\nkernel = 'k'\nmodules = 'm'\nmemory = '1G'\nqemu_args = ['-x']\n\
-             [profiles.b]\nkernel = '.#k'\ninitrd = '.#i'\n[profiles.c]\nkernel = 'none'\n[profiles.d]\nkernel = 'tree'\n",
+             [profiles.b]\nkernel = '.#k'\ninitrd = '.#i'\n[profiles.c]\nkernel = 'none'\n[profiles.d]\nkernel = 'tree'\n\
+             [profiles.e]\nkernel = 'k'\ndisks = [{ image = 'disk' }, { image = '.#d' }, { path = 'written' }]\n",
         );
         let project = crate::project::load(&dir.path().join("provium.toml"), &mut |_, _| Err(String::new())).unwrap();
         let memo = Memo::default();
-        let store_paths = NixIdentities::from([(("b".to_owned(), "kernel"), "/nix/store/x-k".to_owned())]);
+        let store_paths = NixIdentities::from([
+            ((".#k".to_owned(), "kernel"), "/nix/store/x-k".to_owned()),
+            ((".#d".to_owned(), "disks"), "/nix/store/x-d".to_owned()),
+        ]);
         let of = |name: &str| {
             let found = identity(&project.profiles[name], &memo, &store_paths);
             found.images.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
@@ -387,6 +412,16 @@ mod tests {
         assert_eq!(of("a")[2], modules);
         file("m/usr/lib/modules/1/b.ko", "b");
         assert_ne!(of("a")[2], modules);
+        let disks = || {
+            let found = identity(&project.profiles["e"], &memo, &store_paths).details;
+            found.into_iter().find(|(name, _)| *name == "disks").unwrap().1
+        };
+        let before = disks();
+        assert!(before.contains("/nix/store/x-d") && before.contains("blake3:"), "{before}");
+        file("written", "by a guest");
+        assert_eq!(disks(), before);
+        file("disk", "two");
+        assert_ne!(disks(), before);
         let details = details(&project.profiles["a"]);
         let text: Vec<String> = details.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert!(text.contains(&format!("memory={}", 1 << 30)) && text.contains(&"qemu_args=[\"-x\"]".to_owned()));
