@@ -237,6 +237,32 @@ fn an_image_that_should_have_brought_the_agent() {
 }
 
 #[test]
+fn a_kernel_that_the_busy_host_starved_boots_again() {
+    let guest = common::guest();
+    let dir = common::directory(&[]);
+    let init = "#!/bin/sh\nmkdir -p /proc /dev\nmount -t proc proc /proc\nmount -t devtmpfs devtmpfs /dev\n\
+                echo \"Kernel panic - not syncing: IO-APIC + timer doesn't work!\" > /dev/ttyS0\n\
+                echo c > /proc/sysrq-trigger\n";
+    std::fs::write(dir.path().join("init"), init).unwrap();
+    let pack =
+        format!("chmod 755 init && {{ cat {:?}; echo init | cpio -o -H newc --quiet | gzip -1; }} > own", guest.initrd);
+    let packed = std::process::Command::new("/bin/sh").args(["-c", &pack]).current_dir(dir.path()).status().unwrap();
+    assert!(packed.success());
+    let text = format!("[profiles.linux]\nkernel = {:?}\ninitrd = 'own'\ninject_agent = false\n", guest.kernel);
+    std::fs::write(dir.path().join("provium.toml"), text).unwrap();
+    std::fs::write(dir.path().join("a.test.lua"), "test('b', function(t) provium:vm('v', 'linux'):boot() end)\n")
+        .unwrap();
+    let run = common::provium(dir.path(), &["test", "--format", "json"]);
+    run.expect(1);
+    let events = run.events();
+    let count = |kind: &str| events.iter().filter(|event| event["kind"] == kind).count();
+    assert_eq!((count("vm_started"), count("vm_stopped")), (4, 4));
+    let warned =
+        |event: &&serde_json::Value| event["message"].as_str().is_some_and(|text| text.contains("starved its timer"));
+    assert_eq!(events.iter().filter(warned).count(), 3);
+}
+
+#[test]
 fn initrds_of_several_parts() {
     let guest = common::guest();
     let dir = common::directory(&[("part/etc/part", "second\n")]);

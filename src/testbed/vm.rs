@@ -17,10 +17,16 @@ use super::options::VmOptions;
 use super::running::Running;
 use crate::agent_client::{AgentClient, AgentError};
 use crate::project::Profile;
-use crate::run_events::{StopReason, VmRef};
+use crate::qemu::Accel;
+use crate::run_events::{EventKind, StopReason, VmRef, Warning};
 
 /// How long after the agent's channel broke QEMU may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What Linux says on its last line when it has not seen its timer tick.
+const STARVED: &str = "IO-APIC + timer doesn't work";
+/// How often a boot that ends so is begun anew.
+const STARVED_BOOTS: u32 = 3;
 
 /// The state of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,18 +296,20 @@ impl Vm {
             inner.options = inner.options.clone().overlaid(later);
             VmOptions { network: !self.network.nics().is_empty(), ..inner.options.clone() }
         };
-        // The previous QEMU of a dead guest is kept for inspection until now.
-        self.take_down(StopReason::GuestEnded).await;
-        self.inner().running = None;
-        let result = async {
-            let disks = self.ensure_disks("boot").await?;
-            boot::boot(&self.bed, &self.reference, &self.profile, &options, &self.network, &disks, |running| {
-                self.inner().running = Some(running);
-                self.changed.send_replace(());
-            })
-            .await
-        }
-        .await;
+        let mut starved = 0;
+        let result = loop {
+            // The previous QEMU of a dead guest is kept for inspection until now.
+            self.take_down(StopReason::GuestEnded).await;
+            self.inner().running = None;
+            match self.boot_once(&options).await {
+                Err(error) if starved < STARVED_BOOTS && self.is_starved(&error).await => {
+                    starved += 1;
+                    let message = format!("vm `{}`: boots again: the busy host starved its timer", self.name());
+                    self.bed.shared.settings.sink.emit(EventKind::Warning(Warning { message, hint: None }));
+                }
+                result => break result,
+            }
+        };
         unless_done.finish(result.is_ok());
         let result = match result {
             Ok(()) => network::bring_up_all(self, "boot").await,
@@ -314,6 +322,23 @@ impl Vm {
             self.take_down(StopReason::BootFailed).await;
         }
         result
+    }
+
+    async fn boot_once(&self, options: &VmOptions) -> Result<(), VmError> {
+        let disks = self.ensure_disks("boot").await?;
+        boot::boot(&self.bed, &self.reference, &self.profile, options, &self.network, &disks, |running| {
+            self.inner().running = Some(running);
+            self.changed.send_replace(());
+        })
+        .await
+    }
+
+    /// Whether the guest's kernel panicked only because the emulator was not given the CPU: it then misses the ticks of the
+    /// timer that it counts at the start (`check_timer` of Linux's arch/x86/kernel/apic/io_apic.c).
+    async fn is_starved(&self, error: &VmError) -> bool {
+        let starved =
+            matches!(error, VmError::Dead { death: Death::Panicked(Some(line)), .. } if line.contains(STARVED));
+        starved && self.bed.machine().await.is_ok_and(|machine| machine.accel() == Accel::Tcg)
     }
 
     /// Ends the machine at once, whatever its state.
