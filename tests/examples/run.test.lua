@@ -59,7 +59,7 @@ end)
 test("a background command does not hold the test up", function(t)
     vm:run("sleep 1000 & echo $! >/tmp/sleeper"):assert_ok()
     local pid = vm:read_file("/tmp/sleeper"):match("%d+")
-    t:assert_contains(vm:read_file("/proc/" .. pid .. "/cmdline"), "sleep")
+    t:assert(vm:exists("/proc/" .. pid))
     vm:run("kill " .. pid):assert_ok()
 end)
 
