@@ -122,6 +122,12 @@ fn bare_arguments(dir: &Path) -> Vec<String> {
         match arguments[index].as_str() {
             // The directory went with the run.
             "-D" => arguments[index + 1] = "/dev/null".to_owned(),
+            // The descriptor, too: a memory of the same kind that QEMU makes itself.
+            "-object" if value.starts_with("memory-backend-file,") => {
+                let words = value.split(',').filter(|word| !word.starts_with("mem-path="));
+                arguments[index + 1] =
+                    words.collect::<Vec<_>>().join(",").replace("memory-backend-file", "memory-backend-memfd");
+            }
             "-initrd" => arguments[index + 1] = guest.initrd.display().to_string(),
             "-append" => {
                 let words = value.split(' ').filter(|word| !word.starts_with("rdinit="));
