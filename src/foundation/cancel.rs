@@ -4,6 +4,7 @@
 //! Cancelling a token cancels its children, never its parent. Deadlines need no timer thread: whoever asks or
 //! waits looks at the clock.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -42,6 +43,34 @@ struct Node {
     state: watch::Sender<Option<CancelReason>>,
     deadline: Option<Deadline>,
     children: Mutex<Vec<Weak<Node>>>,
+    listeners: Mutex<Listeners>,
+}
+
+/// Who is called at a cancellation.
+#[derive(Default)]
+struct Listeners {
+    next: u64,
+    by_id: BTreeMap<u64, Box<dyn Fn() + Send>>,
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_id.keys()).finish()
+    }
+}
+
+/// A listener is called for as long as this lives.
+#[derive(Debug)]
+#[must_use = "the listener is forgotten when this is dropped"]
+pub struct Listening {
+    node: Arc<Node>,
+    id: u64,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.node.lock_listeners().by_id.remove(&self.id);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +142,24 @@ impl CancelToken {
         self.node.deadline.map(|deadline| deadline.at)
     }
 
+    /// Has `listener` called when the token is cancelled, at once where it is already; it must not block. For threads that wait
+    /// without a runtime: they look at the [`deadline`](Self::deadline) themselves. It may be called twice.
+    pub fn listen(&self, listener: Box<dyn Fn() + Send>) -> Listening {
+        let id = {
+            let mut listeners = self.node.lock_listeners();
+            let id = listeners.next;
+            listeners.next += 1;
+            listeners.by_id.insert(id, listener);
+            id
+        };
+        if self.is_cancelled()
+            && let Some(listener) = self.node.lock_listeners().by_id.get(&id)
+        {
+            listener();
+        }
+        Listening { node: Arc::clone(&self.node), id }
+    }
+
     /// Returns once the token is cancelled or its deadline has passed. Dropping the future loses nothing.
     ///
     /// # Panics
@@ -140,12 +187,17 @@ impl CancelToken {
 
 impl Node {
     fn new(state: Option<CancelReason>, deadline: Option<Deadline>) -> Self {
-        Self { state: watch::Sender::new(state), deadline, children: Mutex::new(Vec::new()) }
+        Self { state: watch::Sender::new(state), deadline, children: Mutex::default(), listeners: Mutex::default() }
     }
 
     fn lock_children(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Node>>> {
         // The list is consistent at every step, so a panic elsewhere does not spoil it.
         self.children.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_listeners(&self) -> std::sync::MutexGuard<'_, Listeners> {
+        // As above.
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn expired(&self) -> Option<CancelReason> {
@@ -165,6 +217,9 @@ impl Node {
         });
         let children = if first { std::mem::take(&mut *guard) } else { Vec::new() };
         drop(guard);
+        if first {
+            self.lock_listeners().by_id.values().for_each(|listener| listener());
+        }
         for child in children.iter().filter_map(Weak::upgrade) {
             child.cancel(reason);
         }
@@ -247,6 +302,23 @@ mod tests {
         let token = CancelToken::new().child_with_deadline(Duration::from_millis(5), CancelReason::TestTimeout);
         assert_eq!(block_on(token.cancelled()), CancelReason::TestTimeout);
         assert_eq!(token.reason(), Some(CancelReason::TestTimeout));
+    }
+
+    #[test]
+    fn listeners_hear_of_it_old_and_new() {
+        let run = CancelToken::new();
+        let file = run.child();
+        let (tell, told) = std::sync::mpsc::channel();
+        let listener = |name: &'static str| {
+            let tell = tell.clone();
+            Box::new(move || tell.send(name).unwrap())
+        };
+        let _early = file.listen(listener("early"));
+        drop(file.listen(listener("dropped")));
+        run.cancel(CancelReason::Interrupted);
+        run.cancel(CancelReason::FileTimeout);
+        let _late = file.listen(listener("late"));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), ["early", "late"]);
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub mod cancel;
 pub mod digest;
 #[cfg(feature = "host")]
 pub mod duration;
+#[cfg(feature = "host")]
+pub mod file_lock;
 #[cfg(test)]
 pub(crate) mod fuzzing;
 #[cfg(feature = "host")]

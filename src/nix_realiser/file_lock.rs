@@ -1,51 +1,29 @@
-//! Locks on files, waited for without polling.
+//! Locks on files that a realisation waits for.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::path::Path;
-use std::sync::mpsc;
 
 use super::cancel::Cancel;
 use super::error::RealiseError;
-use crate::foundation::path_error::PathContext;
-
-/// Opens or makes a file to lock.
-pub(super) fn open(path: &Path) -> Result<File, RealiseError> {
-    Ok(OpenOptions::new().create(true).truncate(false).write(true).open(path).at("open", path)?)
-}
-
-/// Takes the lock if nobody holds it; closing the file frees it, so does the end of the process.
-pub(super) fn try_lock(file: &File, path: &Path) -> Result<bool, RealiseError> {
-    match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Ok(Err(error).at("lock", path)?),
-    }
-}
+use crate::foundation::file_lock;
 
 /// Takes the lock, and calls `waiting` if that takes more than a moment.
 ///
 /// # Errors
 /// The file can't be locked, or somebody cancelled.
 pub fn lock(path: &Path, waiting: impl FnOnce(), cancel: &Cancel) -> Result<File, RealiseError> {
-    let file = open(path)?;
-    if try_lock(&file, path)? {
+    let file = file_lock::open(path)?;
+    if file_lock::try_lock(&file, path)? {
         return Ok(file);
     }
     waiting();
-    let (tell, told) = mpsc::channel();
-    let cancelled = tell.clone();
-    let _listening = cancel.listen(Box::new(move || drop(cancelled.send(None))));
-    // Locking can't be interrupted. After a cancellation this thread ends when it gets the lock, which it then frees.
-    std::thread::spawn(move || drop(tell.send(Some(file.lock().map(|()| file)))));
-    match told.recv() {
-        Ok(Some(locked)) => Ok(locked.at("lock", path)?),
-        Ok(None) | Err(_) => Err(RealiseError::Cancelled),
-    }
+    file_lock::wait(file, path, None, |give_up| cancel.listen(give_up))?.ok_or(RealiseError::Cancelled)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
 
     #[test]
     fn waits_for_its_turn() {

@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::cancel::Cancel;
 use super::error::RealiseError;
-use super::file_lock;
+use super::file_lock::lock as take_lock;
+use crate::foundation::file_lock;
 use crate::foundation::path_error::PathContext;
 
 const LOCK: &str = "lock";
@@ -70,7 +71,7 @@ pub(super) fn prune(state_dir: &Path, cancel: &Cancel) -> Result<(), RealiseErro
 
 /// Held while a run's directory is made or judged, so that nobody sees one that is not locked yet.
 fn guard(roots: &Path, cancel: &Cancel) -> Result<File, RealiseError> {
-    file_lock::lock(&roots.join(".guard"), || (), cancel)
+    take_lock(&roots.join(".guard"), || (), cancel)
 }
 
 fn prune_guarded(roots: &Path) -> Result<(), RealiseError> {

@@ -119,7 +119,7 @@ impl Testbed {
             wish,
             holder: order.holder,
             rebuild: order.rebuild,
-            is_cancelled: &|| order.token.is_cancelled(),
+            token: order.token,
             tell: &mut tell,
             build: order.build,
         });
