@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -20,8 +21,15 @@ const WAITING_FRAMES: usize = 16;
 
 /// The requests that wait for messages; none once the connection is over.
 pub(super) struct Waiting {
-    pub(super) requests: HashMap<u32, Sender>,
+    pub(super) requests: HashMap<u32, Listener>,
     pub(super) ended: Option<AgentError>,
+}
+
+/// Where the messages of a request go.
+pub(super) struct Listener {
+    sender: Sender,
+    /// Whether the request is to go on while the guest is there: it is nothing that has to end.
+    lasts: bool,
 }
 
 /// The two tasks of a connection; each gives its half back when it is told to stop.
@@ -42,6 +50,8 @@ pub(super) struct Shared {
     /// Counts what was read from the guest.
     pub(super) heard: AtomicU64,
     stop: watch::Sender<bool>,
+    /// Told whenever a request is over.
+    over: watch::Sender<()>,
     /// Of a connection over a socket, until it is taken apart.
     tasks: Mutex<Option<Tasks<OwnedReadHalf, OwnedWriteHalf>>>,
 }
@@ -59,6 +69,7 @@ impl Shared {
         drop(waiting);
         // A guest that was given up is neither listened to nor waited for.
         self.stop.send_replace(true);
+        self.over.send_replace(());
     }
 
     /// Hands a message to its request; what nobody waits for (any more) is dropped.
@@ -66,11 +77,12 @@ impl Shared {
         let mut waiting = self.waiting();
         let unwanted = match waiting.requests.get(&request) {
             None => Some(message),
-            Some(sender) => sender.send(message),
+            Some(listener) => listener.sender.send(message),
         };
         if let Some(message) = unwanted {
             waiting.requests.remove(&request);
             drop(waiting);
+            self.over.send_replace(());
             self.discard(&message);
         }
     }
@@ -206,6 +218,7 @@ where
         runtime: tokio::runtime::Handle::current(),
         heard: AtomicU64::new(0),
         stop: watch::Sender::new(false),
+        over: watch::Sender::new(()),
         tasks: Mutex::new(None),
     });
     let reading = tokio::spawn(read(reader, incoming, Arc::clone(&shared), shared.stop.subscribe()));
@@ -322,13 +335,25 @@ impl AgentClient {
     /// # Errors
     /// When the connection is over.
     pub(super) fn open(&self) -> Result<Conversation, AgentError> {
+        self.converse(false)
+    }
+
+    /// As [`AgentClient::open`]; the request goes on as long as the guest, and does not count as under way.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub(super) fn open_lasting(&self) -> Result<Conversation, AgentError> {
+        self.converse(true)
+    }
+
+    fn converse(&self, lasts: bool) -> Result<Conversation, AgentError> {
         let number = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let (sender, messages) = mailbox(&self.shared.backlog);
         let mut waiting = self.shared.waiting();
         if let Some(why) = &waiting.ended {
             return Err(why.clone());
         }
-        waiting.requests.insert(number, sender);
+        waiting.requests.insert(number, Listener { sender, lasts });
         drop(waiting);
         let ticket = self.turn.as_ref().and_then(Turn::take);
         let to_guest = RequestSender { client: Self { shared: Arc::clone(&self.shared), turn: None }, number };
@@ -345,12 +370,21 @@ impl AgentClient {
         reader.reunite(writer).ok()
     }
 
-    /// How many requests are under way.
-    pub fn under_way(&self) -> usize {
-        self.shared.waiting().requests.len()
+    /// How many requests are under way, but for those that last as long as the guest.
+    fn under_way(&self) -> usize {
+        self.shared.waiting().requests.values().filter(|listener| !listener.lasts).count()
     }
 
-    /// Makes the agent quiet for a snapshot; no request but that for the kernel's log may be under way. The nonce that ends
+    /// Waits at most `limit` until no request is under way, and says how many still are.
+    pub async fn settle(&self, limit: Duration) -> usize {
+        let mut over = self.shared.over.subscribe();
+        let settled = async { while self.under_way() > 0 && over.changed().await.is_ok() {} };
+        // What is left after that time is counted.
+        let _ = tokio::time::timeout(limit, settled).await;
+        self.under_way()
+    }
+
+    /// Makes the agent quiet for a snapshot; no request may be under way: see [`AgentClient::settle`]. The nonce that ends
     /// that: see [`wake`]. Only [`AgentClient::withdraw`] may follow.
     ///
     /// # Errors
@@ -504,6 +538,7 @@ impl Drop for Conversation {
         let RequestSender { client, number } = &self.to_guest;
         let shared = &client.shared;
         shared.waiting().requests.remove(number);
+        shared.over.send_replace(());
         if self.finished {
             return;
         }

@@ -59,7 +59,7 @@ impl AgentClient {
     /// # Errors
     /// A connection that ends.
     pub async fn follow_kernel_log(&self) -> Result<KernelLogFeed, AgentError> {
-        let conversation = self.open()?;
+        let conversation = self.open_lasting()?;
         conversation.send(&ToGuest::KernelLog { follow: true }).await?;
         Ok(KernelLogFeed { conversation })
     }

@@ -124,6 +124,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_settles_and_what_lasts_does_not_count() {
+        let (client, mut guest) = pair().await;
+        let _log = client.follow_kernel_log().await.unwrap();
+        assert_eq!(guest.next().await.1, ToGuest::KernelLog { follow: true });
+        assert_eq!(client.settle(LIMIT).await, 0);
+        let asked = tokio::spawn({
+            let client = client.clone();
+            async move { client.ping().await }
+        });
+        let (request, _) = guest.next().await;
+        assert_eq!(client.settle(LIMIT).await, 1);
+        let settled = client.settle(LIMIT);
+        let (count, ()) = tokio::join!(settled, guest.send(request, &ToHost::Pong));
+        assert_eq!(count, 0);
+        asked.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn silence_ends_the_connection_and_paused_time_does_not_count() {
         let (client, mut guest) = pair().await;
         let resting = Arc::new(AtomicBool::new(true));

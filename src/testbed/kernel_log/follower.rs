@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,7 +82,6 @@ type Remembered = Arc<Mutex<VecDeque<(u64, String)>>>;
 pub struct KernelLog {
     requests: mpsc::UnboundedSender<Request>,
     remembered: Remembered,
-    following: Arc<AtomicBool>,
 }
 
 impl KernelLog {
@@ -110,21 +108,14 @@ impl KernelLog {
             newest: None,
             console_until: None,
             waiting: Vec::new(),
-            following: Arc::default(),
         };
-        let following = Arc::clone(&follower.following);
         tokio::spawn(follower.run());
-        Self { requests, remembered, following }
+        Self { requests, remembered }
     }
 
     /// The machine has a new agent, which is asked for the log from its first record on.
     pub fn follow(&self, agent: AgentClient) {
         let _ = self.requests.send(Request::Agent(agent));
-    }
-
-    /// Whether a request to the agent is under way.
-    pub fn is_following(&self) -> bool {
-        self.following.load(Ordering::SeqCst)
     }
 
     /// Takes in what an agent that is quiet has passed on, and lets go of it.
@@ -190,8 +181,6 @@ struct Follower {
     /// Until when the consoles were looked at: what the agent passes on of that time comes late.
     console_until: Option<u64>,
     waiting: Vec<oneshot::Sender<()>>,
-    /// Whether `feed` is there, for others.
-    following: Arc<AtomicBool>,
 }
 
 impl Follower {
@@ -210,7 +199,6 @@ impl Follower {
                 },
                 () = tokio::time::sleep_until(quiet), if self.recogniser.is_open() => self.finish(),
             }
-            self.following.store(self.feed.is_some(), Ordering::SeqCst);
             if !self.recogniser.is_open() {
                 for done in self.waiting.drain(..) {
                     // Whoever asked may have given up.

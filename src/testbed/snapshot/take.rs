@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::time::Instant;
 
 use super::format::{FORMAT, LabRecord, MachineRecord, Manifest, SnapshotKind, VmRecord};
 use super::store::{Snapshot, SnapshotPlace, Unfinished, write_json};
@@ -28,8 +27,6 @@ const OP: &str = "snapshot";
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long an agent may take to be quiet, and to be back, before the accelerator's factor.
 const QUIET: Duration = Duration::from_secs(15);
-/// How often it is looked whether nothing is under way any more.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// What becomes of the machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,21 +174,16 @@ impl Source {
         }
     }
 
-    /// Waits until no request is under way but that for the kernel's log.
+    /// Waits until no request is under way.
     async fn settle(&self, agent: &AgentClient) -> Result<(), VmError> {
-        let until = Instant::now() + self.vm.scaled(SETTLE);
-        loop {
-            let count = agent.under_way().saturating_sub(usize::from(self.running.log().is_following()));
-            if count == 0 {
-                return Ok(());
-            }
-            if Instant::now() >= until {
+        match agent.settle(self.vm.scaled(SETTLE)).await {
+            0 => Ok(()),
+            count => {
                 let operations = if count == 1 { "an operation is" } else { "operations are" };
-                return Err(self.failed(format!(
+                Err(self.failed(format!(
                     "{operations} still under way in the guest\nhint: another branch of `parallel` must have finished with it first"
-                )));
+                )))
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 }
