@@ -19,6 +19,11 @@ fn three_guests_of_two_kernels() {
     let probe = std::process::Command::new("unshare").args(["-rn", "true"]).status();
     let mut command = if probe.is_ok_and(|status| status.success()) { command } else { plain };
     common::finish(&mut command).expect(0).says(&["PASS tests/network.test.lua: partitions under a running transfer"]);
+
+    // Not in there: the only user of a namespace can become no other, as tcpdump does.
+    let mut tcpdump = std::process::Command::new("tcpdump");
+    tcpdump.args(["-nr", "tests/captured.pcap"]).current_dir(dir.path());
+    common::finish(&mut tcpdump).expect(0).says(&["ICMP echo request"]);
 }
 
 #[test]

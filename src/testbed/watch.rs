@@ -82,9 +82,12 @@ async fn follow_panics(running: &Running, console: &Console, mut condition: Rece
             console.forget_panic();
             continue;
         }
-        running.died(now.resets, Death::Panicked(running.panic_line()));
-        // A QEMU that is gone needs no stop.
+        if condition.borrow().resets != now.resets {
+            continue;
+        }
+        // Before anybody hears of it: who looks at the machine then finds it at rest. A QEMU that is gone needs no stop.
         let _ = running.qmp().execute("stop", serde_json::Value::Null).await;
+        running.died(now.resets, Death::Panicked(running.panic_line()));
     }
 }
 

@@ -191,7 +191,8 @@ test("the carrier goes and comes back", function(t)
 end)
 
 test("captures are pcap", function(t)
-  local path = os.tmpname()
+  -- What started this has tcpdump read it.
+  local path = "captured.pcap"
   local stream, file = lan:capture(), lan:nic(a):capture({path = path})
   t:assert_eq(a:open_stream_count(), 2)
   t:assert(reaches(a, "b.lan"))
@@ -200,12 +201,8 @@ test("captures are pcap", function(t)
   stream:close()
   file:close()
   t:assert_eq(a:open_stream_count(), 0)
-  local saved = io.open(path, "rb"):read("a")
+  local saved = io.open("tests/" .. path, "rb"):read("a")
   t:assert(#saved >= 24 + 2 * (16 + 98))
-  if os.execute("command -v tcpdump >/dev/null 2>&1") then
-    t:assert_contains(io.popen("tcpdump -nr " .. path .. " 2>/dev/null"):read("a"), "ICMP echo request")
-  end
-  os.remove(path)
   raises(t, function() lan:capture({path = "/no/such/dir/x"}) end, "no such file")
   raises(t, function() lan:capture({pth = "x"}) end, "did you mean `path`?")
   raises(t, function() lan:nic(a):capture({path = ""}) end, "expected the path of a file")
