@@ -302,7 +302,7 @@ impl Ops {
         let announce = run.announce.then_some(&self.shared.out);
         self.shared.processes.start(request, limit, announce, || {
             let pipes = |error: io::Error| refusal(op, &name, &error, "a pipe can't be had");
-            let (stdio, pipes) = channels(run).map_err(pipes)?;
+            let (stdio, pipes) = channels(run, self.proc()).map_err(pipes)?;
             let ends_with_us = self.shared.is_worker;
             let command = Command { argv, program, env, cwd: run.cwd.clone(), user, ends_with_us, stdio };
             let pid = spawn::spawn(&command).map_err(|(stage, error)| match stage {
@@ -327,13 +327,15 @@ fn on_descriptor(op: &'static str, fd: i32, result: io::Result<OpReply>) -> Resu
     result.map_err(|error| Target::descriptor(op, fd).refuse(&error))
 }
 
-/// A process's standard input, output and error, and our ends of them. A worker has one channel for both directions.
-fn channels(run: &RunRequest) -> io::Result<([OwnedFd; 3], Pipes)> {
+/// A process's standard input, output and error, and our ends of them. A worker has one channel for both directions, and
+/// `proc` in its place where that is followed: see [`worker::main`].
+fn channels(run: &RunRequest, proc: Option<OwnedFd>) -> io::Result<([OwnedFd; 3], Pipes)> {
     let (from_stderr, stderr) = sys::pipe()?;
     if run.program == Program::Worker {
         let (ours, theirs) = worker::channel()?;
         let pipes = Pipes { stdin: Some(ours.try_clone()?), stdout: ours, stderr: from_stderr };
-        return Ok(([theirs.try_clone()?, theirs, stderr], pipes));
+        let second = proc.map_or_else(|| theirs.try_clone(), Ok)?;
+        return Ok(([theirs, second, stderr], pipes));
     }
     let (stdin, to_stdin) = if run.stdin {
         let (read, write) = sys::pipe()?;

@@ -3,8 +3,9 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use super::ops::Root;
 use super::server::{self, Setting};
 use super::sys::{self, check};
 
@@ -34,25 +35,27 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
-/// Serves on standard input and output until the other end is closed.
+/// Serves on standard input until its other end is closed. Standard output is the same channel, or the `/proc` of the
+/// agent that started this one: then operations happen where PID 1 is, wherever it goes.
 pub fn main() {
     match take_channel() {
-        Ok(channel) => {
-            let setting = Setting { is_worker: true, ..Setting::default() };
+        Ok((channel, root)) => {
+            let setting = Setting { root, is_worker: true, ..Setting::default() };
             server::serve(channel, setting, server::hello(None, Vec::new()));
         }
         Err(error) => eprintln!("provium-agent: the worker's channel can't be used: {error}"),
     }
 }
 
-/// Moves the channel away from the descriptors that everybody writes to.
-fn take_channel() -> io::Result<OwnedFd> {
-    // SAFETY: makes a new descriptor or fails.
-    let channel = unsafe { OwnedFd::from_raw_fd(check(libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3))?) };
+/// Moves what came with them away from the descriptors that everybody writes to.
+fn take_channel() -> io::Result<(OwnedFd, Option<Root>)> {
+    let (channel, second) = (sys::duplicate(0)?, sys::duplicate(1)?);
+    let is_directory = sys::fstat(second.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let root = is_directory.then(|| Root::new(second));
     let null = sys::open(b"/dev/null", libc::O_RDWR, 0).or_else(|_| sys::pipe().map(|(read, _)| read))?;
     for standard in [0, 1] {
         // SAFETY: both descriptors are open, and nothing uses the old ones any more.
         check(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;
     }
-    Ok(channel)
+    Ok((channel, root))
 }
