@@ -231,3 +231,40 @@ impl Following {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent_client::scripted_guest::pair;
+    use crate::agent_protocol::EntryType;
+
+    /// A guest that has no end of entries, and one that has more memory than was asked for.
+    #[tokio::test]
+    async fn what_a_guest_sends_without_end_is_not_kept() {
+        let (client, mut guest) = pair().await;
+        let endless = async {
+            let (request, message) = guest.next().await;
+            assert_eq!(message, ToGuest::ListDir(b"/dir".to_vec()));
+            // Most of what they take is not their names.
+            let entry = DirEntry { name: Vec::new(), entry_type: EntryType::File };
+            let piece = ToHost::Entries(vec![entry; 1 << 20]);
+            loop {
+                guest.send(request, &piece).await;
+            }
+        };
+        let listing = tokio::select! {
+            listing = client.list_directory(b"/dir") => listing,
+            () = endless => unreachable!(),
+        };
+        assert!(matches!(listing, Err(AgentError::TooMuch { limit: LARGEST_LISTING, .. })), "{listing:?}");
+
+        let (client, mut guest) = pair().await;
+        let (memory, ()) = tokio::join!(client.read_mem(4096, 5), async {
+            let (request, _) = guest.next().await;
+            for piece in [b"1234".to_vec(), b"56".to_vec()] {
+                guest.send(request, &ToHost::Data(piece)).await;
+            }
+        });
+        assert!(matches!(memory, Err(AgentError::Closed(_))), "{memory:?}");
+    }
+}

@@ -12,6 +12,8 @@ mod kernel;
 mod mailbox;
 mod processes;
 mod requests;
+#[cfg(test)]
+mod scripted_guest;
 mod syscalls;
 mod turn;
 mod watchdog;
