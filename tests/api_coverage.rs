@@ -76,7 +76,6 @@ const CANNOT_FAIL: &[(&str, &str)] = &[
 
 /// Bindings that never return, and why.
 const NEVER_RETURNS: &[(&str, &str)] = &[
-    ("bridge:enable_uplink", "it needs `passt` and a network of the host"),
     ("io.stdout:lines", "it can only be written"),
     ("os.exit", "a test can't end the run"),
     ("t:fail", "it raises what fails the test"),

@@ -35,13 +35,31 @@ pub fn set(lines: &str) -> Result<OpReply, OpError> {
         }
         written => written,
     };
-    let result = match written {
+    let refused = |error: io::Error, detail: &str| refusal("attach", FILE.as_bytes(), &error, detail);
+    match written {
+        Ok(()) => {}
         Err(error) if matches!(error.raw_os_error(), Some(libc::EROFS | libc::EACCES | libc::EPERM)) => {
-            cover(&text).map_err(|_| error)
+            cover(&text).map_err(|why| refused(error, &uncovered(&why)))?;
         }
-        result => result,
-    };
-    result.map(|()| OpReply::Unit).map_err(|error| refusal("attach", FILE.as_bytes(), &error, ""))
+        Err(error) => return Err(refused(error, "")),
+    }
+    Ok(OpReply::Unit)
+}
+
+/// Why no file could be put over the one that can't be written, and what to do.
+fn uncovered(why: &io::Error) -> String {
+    match why.raw_os_error() {
+        Some(libc::ENOENT) => {
+            "there is no file that one in memory could lie over\nhint: the members' names go into this file; give the \
+                               guest an empty one, or make its `/etc` writable"
+                .to_owned()
+        }
+        Some(libc::ENOSYS) => {
+            "no file in memory can be put over it: that takes Linux 5.2 or newer\nhint: make the file writable"
+                .to_owned()
+        }
+        _ => format!("no file in memory can be put over it: {why}\nhint: make the file writable"),
+    }
 }
 
 fn replaced(old: &str, lines: &str) -> String {
@@ -93,9 +111,12 @@ fn cover(text: &str) -> io::Result<()> {
     }
     const CLONE_AND_CLOEXEC: libc::c_long = 1 | 0o2_000_000;
     let tree = owned(call(libc::SYS_open_tree, [raw(&mount), string(c"hosts"), CLONE_AND_CLOEXEC, 0, 0])?);
+    // From no path but the descriptor itself; to what a link leads to, where the file is one.
     const EMPTY_FROM_PATH: libc::c_long = 4;
+    const FOLLOW_TO: libc::c_long = 0x10;
     let here = libc::c_long::from(libc::AT_FDCWD);
-    call(libc::SYS_move_mount, [raw(&tree), string(c""), here, string(c"/etc/hosts"), EMPTY_FROM_PATH]).map(drop)
+    call(libc::SYS_move_mount, [raw(&tree), string(c""), here, string(c"/etc/hosts"), EMPTY_FROM_PATH | FOLLOW_TO])
+        .map(drop)
 }
 
 #[cfg(test)]

@@ -61,6 +61,12 @@ fn members(class: Class<'_>) -> mlua::Result<Class<'_>> {
             let object = args.peek();
             let bridge = this(&mut args)?;
             let vms = vms(&args.next(), &args)?;
+            if !args.is_empty() {
+                return Err(args.bad(
+                    "vm",
+                    "expected one VM or an array of VMs\nhint: several go into an array: `:attach({a, b})`",
+                ));
+            }
             Ok(async move {
                 network::attach(bridge, vms).await?;
                 Ok(object)

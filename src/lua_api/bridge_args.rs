@@ -184,7 +184,13 @@ pub fn milliseconds(value: &Value) -> Result<Duration, String> {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are refused as too long")]
         Value::Integer(ms) => duration::from_seconds(*ms as f64 / 1000.0).map_err(|_| bad()),
         Value::Number(ms) => duration::from_seconds(*ms / 1000.0).map_err(|_| bad()),
-        Value::String(text) => duration::parse_duration(&text.to_string_lossy()).map_err(|_| bad()),
+        Value::String(text) => {
+            let text = text.to_string_lossy();
+            // Elsewhere a time without a unit is in seconds; here the number itself would be milliseconds.
+            let without_unit = text.trim().ends_with(|last: char| last.is_ascii_digit() || last == '.');
+            let text = if without_unit { format!("{}ms", text.trim()) } else { text };
+            duration::parse_duration(&text).map_err(|_| bad())
+        }
         _ => Err(bad()),
     }
 }
@@ -224,6 +230,7 @@ mod tests {
         assert_eq!(milliseconds(&Value::Integer(50)), Ok(Duration::from_millis(50)));
         assert_eq!(milliseconds(&Value::Number(0.5)), Ok(Duration::from_micros(500)));
         assert_eq!(milliseconds(&text("1s")), Ok(Duration::from_secs(1)));
+        assert_eq!(milliseconds(&text("50")), Ok(Duration::from_millis(50)));
         assert!(milliseconds(&Value::Integer(-1)).is_err() && milliseconds(&text("soon")).is_err());
     }
 }

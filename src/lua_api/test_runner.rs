@@ -194,7 +194,8 @@ fn run_test(lua: &Lua, prelude: &Table, state: &Rc<FileState>, settings: &FileSe
     if done.status.is_failure() {
         let bridges = state.scope.borrow().bridges().into_iter().chain(test.scope.bridges());
         for bridge in bridges {
-            let (name, seed) = (bridge.name(), bridge.switch().seed());
+            // As `bridge:seed()` tells and takes it.
+            let (name, seed) = (bridge.name(), bridge.switch().seed().cast_signed());
             done.log.push_str(&format!("bridge `{name}`: the seed of its random decisions is {seed}\n"));
         }
         if done.trace.is_empty() {

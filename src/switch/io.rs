@@ -276,6 +276,7 @@ impl Shared {
             }
         }
         if alive {
+            // One that was watched for room, and whose frames were taken back, is watched for it no more.
             if wire.has_output() {
                 state.io.touched.push(port);
             }
@@ -360,6 +361,43 @@ mod tests {
         let body = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac.0, &[10, 10, 1, 9], &[0; 6], &[10, 10, 1, 1]].concat();
         guests[0].write_all(&framed(&build(Mac::BROADCAST, mac, 0x0806, &body))).unwrap();
         assert_eq!(receive(&mut guests[0])[..6], mac.0);
+        shared.stop();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_cable_whose_frames_were_taken_back_keeps_nobody_busy() {
+        let (shared, thread) = Shared::start(Bridge::new(1, Gateway::new(settings()))).unwrap();
+        let (ours, mut guest) = UnixStream::pair().unwrap();
+        shared.add_wire(Port(1), Wire::new(ours).unwrap()).unwrap();
+        let waits = || shared.lock().io.wires.get(&Port(1)).is_some_and(|wire| wire.waits_for_room);
+        let until = |wanted: bool| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while waits() != wanted {
+                assert!(Instant::now() < deadline, "the switch did not look at the cable");
+                std::thread::yield_now();
+            }
+        };
+        {
+            let mut state = shared.lock();
+            let state = &mut *state;
+            let frame = build(Mac::BROADCAST, Mac([2, 0, 0, 0, 0, 9]), 0x1234, &[7; 46]);
+            // Frames of 64 bytes with their lengths: what fits into a socket ends with one of them.
+            for _ in 0..30_000 {
+                state.bridge.receive(shared.now(), Port::INJECTED, &frame, &mut state.io);
+            }
+        }
+        shared.wake();
+        until(true);
+        shared.lock().io.take_back(|_| true);
+        // What is half sent is finished, then there is room and nothing for it.
+        guest.set_nonblocking(true).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while waits() {
+            assert!(Instant::now() < deadline, "the cable is watched for room that nothing needs");
+            let _ = guest.read(&mut buffer);
+        }
         shared.stop();
         thread.join().unwrap();
     }

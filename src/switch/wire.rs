@@ -277,4 +277,35 @@ mod tests {
         let of_second = received.chunks(1004).filter(|frame| frame[4] == 1).count();
         assert_eq!(u64::from(count / 2) - gone, u64::try_from(of_second).unwrap());
     }
+
+    #[test]
+    fn a_frame_that_is_half_sent_survives_at_any_place() {
+        for steps in 0..80 {
+            let (mut wire, mut guest) = pair();
+            while wire.push(Port(1), &[1; 60_000]) {}
+            guest.set_nonblocking(true).unwrap();
+            let mut received = Vec::new();
+            let mut take = |wire: &mut Wire, most: usize| {
+                let mut buffer = vec![0; most];
+                if let Ok(read) = guest.read(&mut buffer) {
+                    received.extend_from_slice(&buffer[..read]);
+                }
+                assert!(wire.flush());
+            };
+            // Far more than is kept of what was sent.
+            for _ in 0..steps {
+                take(&mut wire, 17_777);
+            }
+            wire.take_back(|from| from == Port(1));
+            while wire.has_output() {
+                take(&mut wire, 1 << 20);
+            }
+            for _ in 0..20 {
+                take(&mut wire, 1 << 20);
+            }
+            let whole = |frame: &[u8]| frame[..4] == 60_000_u32.to_be_bytes() && frame[4..].iter().all(|byte| *byte == 1);
+            assert_eq!(received.len() % 60_004, 0);
+            assert!(received.chunks(60_004).all(whole));
+        }
+    }
 }

@@ -48,7 +48,8 @@ find_missing() {
     has_static_libc || lacks 'the static C library' libc6-dev
     # Debian keeps file systems' tools where only root looks by itself.
     [[ -x $(PATH=$PATH:/usr/sbin:/sbin command -v mke2fs) ]] || lacks 'mke2fs' e2fsprogs
-    for command in qemu-img:qemu-utils cpio:cpio xz:xz-utils zstd:zstd git:git tcpdump:tcpdump; do
+    # tcpdump and passt are for the tests of networks, which also make a network of their own with ip.
+    for command in qemu-img:qemu-utils cpio:cpio xz:xz-utils zstd:zstd git:git tcpdump:tcpdump passt:passt ip:iproute2; do
         has "${command%%:*}" || lacks "${command%%:*}" "${command##*:}"
     done
 }

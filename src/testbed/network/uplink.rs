@@ -19,6 +19,11 @@ use crate::switch::Port;
 /// A program that can't do its work says so within this time.
 const COMPLAINS_WITHIN: Duration = Duration::from_millis(500);
 
+/// The host's IPv4 routes. Some versions of `passt` go on without a way out, so that is looked at first.
+const ROUTES: &str = "/proc/net/route";
+/// What some versions say before each line where there is no system log.
+const NOISE: &str = " bytes to syslog";
+
 /// A running `passt`. Dropping it ends the process.
 pub struct Uplink {
     child: Child,
@@ -52,13 +57,18 @@ pub async fn enable(bridge: &Arc<Bridge>) -> Result<(), BridgeError> {
         let program = program().ok_or_else(|| {
             refuse("`passt` is not on PATH\nhint: install it (Debian and Ubuntu: `apt install passt`)".to_owned())
         })?;
+        if !has_default_route(&std::fs::read_to_string(ROUTES).unwrap_or_default()) {
+            let hint = "a sandbox or an empty network namespace has none: such tests need a place with a network";
+            return Err(refuse(format!(
+                "the host has no IPv4 default route, so `passt` can reach nothing\nhint: {hint}"
+            )));
+        }
         let failed = |error: std::io::Error| refuse(format!("`passt` can't be started: {}", describe_io(&error)));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let mut child = start(&program, bridge, OwnedFd::from(theirs)).map_err(failed)?;
         tokio::time::sleep(Duration::from_millis(20)).await;
         if let Some(words) = complaint(&mut child).await {
-            let hint = "it needs a network of the host with a default route, which a sandbox does not have";
-            return Err(refuse(format!("`passt` can't reach a network: {words}\nhint: {hint}")));
+            return Err(refuse(format!("`passt` ended at once: {words}")));
         }
         let port = bridge.switch().reserve();
         bridge.switch().plug(port, ours).map_err(failed)?;
@@ -110,10 +120,45 @@ async fn complaint(child: &mut Child) -> Option<String> {
                 let mut words = String::new();
                 // Only what it had to say is lost.
                 let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut words));
-                let words = words.trim();
-                return Some(if words.is_empty() { format!("it {status}") } else { words.replace('\n', "; ") });
+                return Some(told(&words).unwrap_or_else(|| status.to_string()));
             }
             Err(error) => return Some(describe_io(&error)),
         }
+    }
+}
+
+/// Its words on one line, where it said any.
+fn told(words: &str) -> Option<String> {
+    let lines: Vec<&str> =
+        words.lines().map(str::trim).filter(|line| !line.is_empty() && !line.ends_with(NOISE)).collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+/// Whether a routing table in the format of `/proc/net/route` leads anywhere: interface, destination, gateway, flags, three numbers, mask.
+fn has_default_route(table: &str) -> bool {
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [name, "00000000", _, _, _, _, _, "00000000", ..] if name != "lo")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_route_leads_out() {
+        let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+        let net = "eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        let default = "eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n";
+        assert!(!has_default_route("") && !has_default_route(head) && !has_default_route(&format!("{head}{net}")));
+        assert!(has_default_route(&format!("{head}{net}{default}")));
+    }
+
+    #[test]
+    fn words_without_the_noise() {
+        let words = "Failed to send 46 bytes to syslog\nNo external routable interface for IPv4\n\nExternal interface not usable\n";
+        assert_eq!(told(words).unwrap(), "No external routable interface for IPv4; External interface not usable");
+        assert_eq!(told("\n"), None);
     }
 }
