@@ -1,8 +1,8 @@
 //! Names for addresses: a block of lines in `/etc/hosts`. Where that can't be written, a file in memory lies over it.
 
-use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 
 use super::out::refusal;
 use super::sys::{self, check};
@@ -85,38 +85,43 @@ fn replaced(old: &str, lines: &str) -> String {
     kept
 }
 
-/// Puts a file in memory over the one that can't be written.
+/// Puts a file in memory over the one that can't be written, or over what it is a link to. Takes `open_tree` and `move_mount`:
+/// Linux 5.2 and newer.
 fn cover(text: &str) -> io::Result<()> {
-    let call = |number: libc::c_long, arguments: [libc::c_long; 5]| {
-        let [a, b, c, d, e] = arguments;
-        // SAFETY: each caller below passes what the call takes; strings are literals that end with a NUL.
-        let result = unsafe { libc::syscall(number, a, b, c, d, e) };
-        check(i32::try_from(result).unwrap_or(-1))
-    };
-    let string = |text: &'static CStr| text.as_ptr() as libc::c_long;
-    let owned = |fd: i32| {
-        // SAFETY: the call just made this descriptor.
-        unsafe { OwnedFd::from_raw_fd(fd) }
-    };
-    // fsopen, fsconfig(FSCONFIG_CMD_CREATE), fsmount, open_tree, move_mount: Linux 5.2 and newer.
-    let context = owned(call(libc::SYS_fsopen, [string(c"tmpfs"), 1, 0, 0, 0])?);
-    let raw = |fd: &OwnedFd| libc::c_long::from(fd.as_raw_fd());
-    call(libc::SYS_fsconfig, [raw(&context), 6, 0, 0, 0])?;
-    let mount = owned(call(libc::SYS_fsmount, [raw(&context), 1, 0, 0, 0])?);
-    let file = sys::openat(mount.as_raw_fd(), c"hosts", libc::O_CREAT | libc::O_WRONLY, 0o644)?;
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        let count = sys::write(file.as_fd(), rest)?;
-        rest = &rest[count..];
-    }
-    const CLONE_AND_CLOEXEC: libc::c_long = 1 | 0o2_000_000;
-    let tree = owned(call(libc::SYS_open_tree, [raw(&mount), string(c"hosts"), CLONE_AND_CLOEXEC, 0, 0])?);
-    // From no path but the descriptor itself; to what a link leads to, where the file is one.
+    // In a thread with mounts of its own, so that nobody sees the rest of what the file lies in. A mount that is nowhere can't be
+    // cloned from before Linux 6.15.
+    let file = std::thread::scope(|scope| scope.spawn(|| file_in_memory(text)).join())
+        .map_err(|_| io::Error::other("the thread that makes it ended"))??;
+    // From no path but the descriptor itself.
     const EMPTY_FROM_PATH: libc::c_long = 4;
     const FOLLOW_TO: libc::c_long = 0x10;
-    let here = libc::c_long::from(libc::AT_FDCWD);
-    call(libc::SYS_move_mount, [raw(&tree), string(c""), here, string(c"/etc/hosts"), EMPTY_FROM_PATH | FOLLOW_TO])
-        .map(drop)
+    let flags = EMPTY_FROM_PATH | FOLLOW_TO;
+    let (from, here) = (libc::c_long::from(file.as_raw_fd()), libc::c_long::from(libc::AT_FDCWD));
+    // SAFETY: both paths are C strings, and the descriptor is open.
+    let moved =
+        unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), here, c"/etc/hosts".as_ptr(), flags) };
+    check_long(moved).map(drop)
+}
+
+/// A mount of nothing but a file that holds `text`. Leaves the thread with mounts of its own.
+fn file_in_memory(text: &str) -> io::Result<OwnedFd> {
+    // SAFETY: only this thread, which does nothing else, gets mounts of its own.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    sys::mount(c"", c"/", c"", libc::MS_REC | libc::MS_PRIVATE)?;
+    sys::mount(c"tmpfs", c"/etc", c"tmpfs", 0)?;
+    std::fs::write("/etc/provium-hosts", text)?;
+    std::fs::set_permissions("/etc/provium-hosts", std::fs::Permissions::from_mode(0o644))?;
+    const CLONE: libc::c_long = 1;
+    let flags = CLONE | libc::c_long::from(libc::O_CLOEXEC);
+    // SAFETY: the path is a C string.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c"/etc/provium-hosts".as_ptr(), flags) };
+    let tree = check_long(tree)?;
+    // SAFETY: the call just made this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(tree) })
+}
+
+fn check_long(result: libc::c_long) -> io::Result<i32> {
+    check(i32::try_from(result).unwrap_or(-1))
 }
 
 #[cfg(test)]

@@ -241,16 +241,7 @@ impl Gateway {
     }
 
     fn arp_request(&self, to: Ipv4Addr) -> Vec<u8> {
-        let request = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
-            source_hardware_addr: EthernetAddress(self.settings.mac.0),
-            source_protocol_addr: self.settings.net4.address,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: to,
-        };
-        let mut payload = vec![0; request.buffer_len()];
-        request.emit(&mut ArpPacket::new_unchecked(&mut payload));
-        build(Mac::BROADCAST, self.settings.mac, ARP, &payload)
+        arp_request(self.settings.mac, self.settings.net4.address, to)
     }
 
     fn arp(&mut self, frame: Frame<'_>, from_uplink: bool) -> Option<Vec<Reaction>> {
@@ -449,4 +440,18 @@ impl Gateway {
     pub(super) fn inward6(&mut self, to: Ipv6Addr, packet: &[u8]) -> Vec<Reaction> {
         if self.is_local(IpAddr::V6(to)) { self.towards(IpAddr::V6(to), packet) } else { Vec::new() }
     }
+}
+
+/// A frame to all, in which the host with `mac` and the address `own` asks who has the address `to`.
+pub fn arp_request(mac: Mac, own: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
+    let request = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: EthernetAddress(mac.0),
+        source_protocol_addr: own,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: to,
+    };
+    let mut payload = vec![0; request.buffer_len()];
+    request.emit(&mut ArpPacket::new_unchecked(&mut payload));
+    build(Mac::BROADCAST, mac, ARP, &payload)
 }

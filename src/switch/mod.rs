@@ -21,7 +21,7 @@ mod wire;
 
 pub use forwarding::{Bridge, Moment, Output, Queued};
 pub use frame::{Frame, LONGEST, Mac};
-pub use gateway::{Gateway, Host, Names, Neighbour, Net4, Reaction, Route, Settings};
+pub use gateway::{Gateway, Host, Names, Neighbour, Net4, Reaction, Route, Settings, arp_request};
 pub use handle::Switch;
 pub use impairments::{Impairment, Pair, Policy};
 pub use io::Sink;

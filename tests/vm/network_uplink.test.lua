@@ -12,7 +12,7 @@ test("guests of both kernels get out while they may", function(t)
   t:assert(not fetch(a):ok())
   t:assert_eq(lan:enable_uplink():enable_uplink(), lan)
   for _, vm in ipairs{a, b} do t:assert_contains(fetch(vm):assert_ok().stdout, "[profiles.linux]") end
-  t:assert(a:run("ping -c 1 -W 5 b.lan"):ok())
+  t:assert(a:run("ping -c 1 -W 30 b.lan"):ok())
   lan:disable_uplink()
   t:assert(not fetch(a):ok() and not a:run("ip route"):assert_ok().stdout:find("default"))
   lan:enable_uplink()

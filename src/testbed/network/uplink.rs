@@ -1,7 +1,8 @@
 //! The way out: `passt`, which turns frames into connections of an ordinary process.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -9,15 +10,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::attach::refresh;
 use super::bridge::Bridge;
 use super::error::BridgeError;
 use crate::foundation::path_error::describe_io;
 use crate::foundation::process::spawn;
-use crate::switch::Port;
+use crate::switch::{LONGEST, Net4, Port, arp_request};
 
-/// A program that can't do its work says so within this time.
-const COMPLAINS_WITHIN: Duration = Duration::from_millis(500);
+/// How long it may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The host's IPv4 routes. Some versions of `passt` go on without a way out, so that is looked at first.
 const ROUTES: &str = "/proc/net/route";
@@ -35,6 +38,22 @@ impl Drop for Uplink {
         // Both fail only where it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Uplink {
+    /// Ends it; what it said, or how it ended.
+    fn last_words(&mut self) -> String {
+        // It fails where it has ended already, which is how it has come to this.
+        let _ = self.child.kill();
+        let status = self.child.wait();
+        let mut words = Vec::new();
+        // Only what it had to say is lost.
+        let _ = self.child.stderr.take().map(|mut stderr| stderr.read_to_end(&mut words));
+        told(&String::from_utf8_lossy(&words)).unwrap_or_else(|| match status {
+            Ok(status) => status.to_string(),
+            Err(error) => describe_io(&error),
+        })
     }
 }
 
@@ -63,17 +82,24 @@ pub async fn enable(bridge: &Arc<Bridge>) -> Result<(), BridgeError> {
                 "the host has no IPv4 default route, so `passt` can reach nothing\nhint: {hint}"
             )));
         }
-        let failed = |error: std::io::Error| refuse(format!("`passt` can't be started: {}", describe_io(&error)));
+        let failed = |error: io::Error| refuse(format!("`passt` can't be started: {}", describe_io(&error)));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-        let mut child = start(&program, bridge, OwnedFd::from(theirs)).map_err(failed)?;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        if let Some(words) = complaint(&mut child).await {
-            return Err(refuse(format!("`passt` ended at once: {words}")));
-        }
-        let port = bridge.switch().reserve();
-        bridge.switch().plug(port, ours).map_err(failed)?;
-        bridge.switch().set_uplink(Some(port));
-        *uplink = Some(Uplink { child, port });
+        let child = start(&program, bridge, OwnedFd::from(theirs)).map_err(failed)?;
+        let mut started = Uplink { child, port: bridge.switch().reserve() };
+        let ours = match tokio::time::timeout(PATIENCE, greet(bridge, ours)).await {
+            Ok(Ok(ours)) => ours,
+            Ok(Err(error)) if is_end(&error) => {
+                return Err(refuse(format!("`passt` ended at once: {}", started.last_words())));
+            }
+            Ok(Err(error)) => return Err(failed(error)),
+            Err(_) => {
+                let said = started.last_words();
+                return Err(refuse(format!("`passt` answered no ARP request within {PATIENCE:?}; it ended with: {said}")));
+            }
+        };
+        bridge.switch().plug(started.port, ours).map_err(failed)?;
+        bridge.switch().set_uplink(Some(started.port));
+        *uplink = Some(started);
     }
     refresh(bridge, "enable_uplink").await
 }
@@ -90,15 +116,20 @@ pub async fn disable(bridge: &Arc<Bridge>) -> Result<(), BridgeError> {
     refresh(bridge, "disable_uplink").await
 }
 
-fn start(program: &OsString, bridge: &Bridge, end: OwnedFd) -> std::io::Result<Child> {
+/// The address that `passt` takes for its own: the last one of the bridge's network.
+fn own_address(net: Net4) -> Ipv4Addr {
+    Ipv4Addr::from_bits(net.broadcast().to_bits() - 1)
+}
+
+fn start(program: &OsString, bridge: &Bridge, end: OwnedFd) -> io::Result<Child> {
     let net = bridge.plan().net4;
-    // It thinks of the bridge's gateway as its one guest, and of the last address as its own.
-    let own = std::net::Ipv4Addr::from_bits(net.broadcast().to_bits() - 1);
+    // It thinks of the bridge's gateway as its one guest.
+    let guest = bridge.plan().gateway().ipv4.to_string();
     let mut command = Command::new(program);
     command
         .args(["--foreground", "--quiet", "--no-dhcp", "--no-dhcpv6", "--no-ra", "-t", "none", "-u", "none"])
         .args(["--mtu", &bridge.options().mtu.to_string()])
-        .args(["-a", &bridge.plan().gateway().ipv4.to_string(), "-n", &net.prefix.to_string(), "-g", &own.to_string()])
+        .args(["-a", &guest, "-n", &net.prefix.to_string(), "-g", &own_address(net).to_string()])
         .args(["--fd", &end.as_raw_fd().to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -107,24 +138,26 @@ fn start(program: &OsString, bridge: &Bridge, end: OwnedFd) -> std::io::Result<C
     spawn(command, vec![end])
 }
 
-/// What it said, where it ended at once.
-async fn complaint(child: &mut Child) -> Option<String> {
-    let deadline = tokio::time::Instant::now() + COMPLAINS_WITHIN;
-    loop {
-        match child.try_wait() {
-            Ok(None) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Ok(None) => return None,
-            Ok(Some(status)) => {
-                let mut words = String::new();
-                // Only what it had to say is lost.
-                let _ = child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut words));
-                return Some(told(&words).unwrap_or_else(|| status.to_string()));
-            }
-            Err(error) => return Some(describe_io(&error)),
-        }
+/// Asks it for its hardware address; it answers when it is ready.
+async fn greet(bridge: &Bridge, stream: UnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    let mut stream = tokio::net::UnixStream::from_std(stream)?;
+    let gateway = bridge.plan().gateway();
+    let question = arp_request(gateway.mac, gateway.ipv4, own_address(bridge.plan().net4));
+    stream.write_u32(u32::try_from(question.len()).map_err(io::Error::other)?).await?;
+    stream.write_all(&question).await?;
+    // Whole frames, or the switch would take the rest of one for lengths. It says nothing unless it is asked.
+    let length = stream.read_u32().await?;
+    if usize::try_from(length).unwrap_or(usize::MAX) > LONGEST {
+        return Err(io::Error::other(format!("it sent a frame of {length} bytes")));
     }
+    tokio::io::copy(&mut (&mut stream).take(length.into()), &mut tokio::io::sink()).await?;
+    stream.into_std()
+}
+
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Its words on one line, where it said any.
