@@ -98,8 +98,7 @@ fn cover(text: &str) -> io::Result<()> {
     let flags = EMPTY_FROM_PATH | FOLLOW_TO;
     let (from, here) = (libc::c_long::from(file.as_raw_fd()), libc::c_long::from(libc::AT_FDCWD));
     // SAFETY: both paths are C strings, and the descriptor is open.
-    let moved =
-        unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), here, c"/etc/hosts".as_ptr(), flags) };
+    let moved = unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), here, c"/etc/hosts".as_ptr(), flags) };
     check_long(moved).map(drop)
 }
 

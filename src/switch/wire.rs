@@ -303,7 +303,8 @@ mod tests {
             for _ in 0..20 {
                 take(&mut wire, 1 << 20);
             }
-            let whole = |frame: &[u8]| frame[..4] == 60_000_u32.to_be_bytes() && frame[4..].iter().all(|byte| *byte == 1);
+            let whole =
+                |frame: &[u8]| frame[..4] == 60_000_u32.to_be_bytes() && frame[4..].iter().all(|byte| *byte == 1);
             assert_eq!(received.len() % 60_004, 0);
             assert!(received.chunks(60_004).all(whole));
         }

@@ -94,7 +94,9 @@ pub async fn enable(bridge: &Arc<Bridge>) -> Result<(), BridgeError> {
             Ok(Err(error)) => return Err(failed(error)),
             Err(_) => {
                 let said = started.last_words();
-                return Err(refuse(format!("`passt` answered no ARP request within {PATIENCE:?}; it ended with: {said}")));
+                return Err(refuse(format!(
+                    "`passt` answered no ARP request within {PATIENCE:?}; it ended with: {said}"
+                )));
             }
         };
         bridge.switch().plug(started.port, ours).map_err(failed)?;
