@@ -4,33 +4,20 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
 use crate::foundation::group_guard::GroupGuard;
 use crate::foundation::path_error::describe_io;
 use crate::foundation::process;
+use crate::foundation::supervise::{Leftovers, Supervisor};
 use crate::nix_realiser::Cancel;
 
 /// How much of a failed command's output an error shows, in lines.
 const SHOWN_LINES: usize = 40;
 /// A longer line is cut in pieces, in bytes.
 const LONGEST_LINE: u64 = 64 * 1024;
-/// How long the command has to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long the output of an ended command is read, should something that left its group hold it open.
-const DRAIN: Duration = Duration::from_secs(1);
-
 /// What the shell does first: waits until the group is watched over. Should this process end before, so does the shell.
 const AFTER_GUARD: &str = "read -r go || exit 1; exec </dev/null 2>&1; ";
-
-enum Event {
-    Line(String),
-    OutputEnded,
-    Exited,
-    Cancelled,
-}
 
 /// Runs `line` in the shell, in `directory`, with `{out}` replaced by `out`; `told` hears both of its outputs. What it
 /// leaves running in its process group ends with it: the build is over then.
@@ -57,15 +44,14 @@ pub fn run(
     let mut child = process::spawn(command, Vec::new()).map_err(failed)?;
     let guard = GroupGuard::watch(child.id())
         .and_then(|guard| child.stdin.take().map_or(Ok(()), |mut go| go.write_all(b"go\n")).map(|()| guard));
-    let (events, received) = mpsc::channel();
-    let cancelled = events.clone();
-    let listening = cancel.listen(Box::new(move || drop(cancelled.send(Event::Cancelled))));
-    if let Some(output) = child.stdout.take() {
-        read_lines(output, events.clone());
+    let output = child.stdout.take();
+    let mut supervisor = Supervisor::new(child);
+    let listening = cancel.listen(Box::new(supervisor.canceller()));
+    if let Some(output) = output {
+        supervisor.read(move |say| read_lines(output, say));
     }
-    watch_exit(&child, events);
     let mut last = VecDeque::new();
-    let was_cancelled = supervise(&child, &received, &mut |line| {
+    let (mut child, was_cancelled) = supervisor.run(Leftovers::Kill, &mut |line: String| {
         told(&line);
         last.truncate(SHOWN_LINES - 1);
         last.push_front(line);
@@ -93,79 +79,16 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Until the command has ended and its output is read. Says whether somebody cancelled.
-fn supervise(child: &Child, events: &Receiver<Event>, told: &mut dyn FnMut(String)) -> bool {
-    let (mut cancelled, mut exited, mut ended) = (false, false, false);
-    let mut deadline = None::<Instant>;
-    while !(exited && ended) {
-        let event = match deadline {
-            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
-        };
-        match event {
-            Ok(Event::Line(line)) => told(line),
-            Ok(Event::OutputEnded) => ended = true,
-            Ok(Event::Exited) => {
-                exited = true;
-                signal_group(child, libc::SIGKILL);
-                deadline = Some(Instant::now() + DRAIN);
-            }
-            Ok(Event::Cancelled) if !exited => {
-                cancelled = true;
-                signal_group(child, libc::SIGTERM);
-                deadline = Some(Instant::now() + GRACE);
-            }
-            Ok(Event::Cancelled) => cancelled = true,
-            Err(RecvTimeoutError::Timeout) if !exited => {
-                signal_group(child, libc::SIGKILL);
-                deadline = None;
-            }
-            Err(_) => break,
+fn read_lines(output: ChildStdout, say: &mut dyn FnMut(String) -> bool) {
+    let mut reader = BufReader::new(output);
+    let mut line = Vec::new();
+    // A pipe that breaks has said all it will; the exit status tells whether that was well.
+    while matches!(reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line), Ok(1..)) {
+        let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
+        line.clear();
+        if !say(text) {
+            return;
         }
-    }
-    cancelled
-}
-
-fn read_lines(output: ChildStdout, events: Sender<Event>) {
-    std::thread::spawn(move || {
-        let mut reader = BufReader::new(output);
-        let mut line = Vec::new();
-        // A pipe that breaks has said all it will; the exit status tells whether that was well.
-        while matches!(reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line), Ok(1..)) {
-            let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
-            line.clear();
-            if events.send(Event::Line(text)).is_err() {
-                return;
-            }
-        }
-        drop(events.send(Event::OutputEnded));
-    });
-}
-
-/// Tells when the child has ended, and leaves it to be reaped: until then its group's number is nobody else's.
-fn watch_exit(child: &Child, events: Sender<Event>) {
-    let id = child.id();
-    std::thread::spawn(move || {
-        loop {
-            // SAFETY: a zeroed `siginfo_t` is a valid one, and the call writes nothing else.
-            let result = unsafe {
-                let mut info: libc::siginfo_t = std::mem::zeroed();
-                libc::waitid(libc::P_PID, id, &raw mut info, libc::WEXITED | libc::WNOWAIT)
-            };
-            if result == 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
-                break;
-            }
-        }
-        drop(events.send(Event::Exited));
-    });
-}
-
-fn signal_group(child: &Child, signal: i32) {
-    // A process id fits in `pid_t`; 0 would be our own group, so nothing is sent should that ever not hold.
-    let Ok(group @ 1..) = libc::pid_t::try_from(child.id()) else { return };
-    // SAFETY: `kill` takes no pointers; the group's leader is our child and not reaped yet.
-    unsafe {
-        libc::kill(-group, signal);
     }
 }
 

@@ -26,3 +26,5 @@ pub mod size;
 pub mod store_path;
 #[cfg(feature = "host")]
 pub mod suggest;
+#[cfg(feature = "host")]
+pub mod supervise;

@@ -5,10 +5,34 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::mpsc;
+
+/// Waits for the child `id` to end, and leaves it to be reaped: until then its number is nobody else's.
+///
+/// # Errors
+/// There is no such child.
+pub fn wait_unreaped(id: u32) -> io::Result<ExitStatus> {
+    loop {
+        // SAFETY: a zeroed `siginfo_t` is a valid place for the answer, and the call writes nothing else.
+        let (result, info) = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            (libc::waitid(libc::P_PID, id, &raw mut info, libc::WEXITED | libc::WNOWAIT), info)
+        };
+        if result == 0 {
+            // SAFETY: waitid has filled in the fields of a child's end.
+            let status = unsafe { info.si_status() };
+            let raw = if info.si_code == libc::CLD_EXITED { (status & 0xff) << 8 } else { status & 0x7f };
+            return Ok(ExitStatus::from_raw(raw));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
 
 type Job = Box<dyn FnOnce() + Send>;
 

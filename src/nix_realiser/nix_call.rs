@@ -5,19 +5,14 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
 
 use super::build_log::BuildLog;
 use super::cancel::Cancel;
 use super::error::RealiseError;
 use super::request::Progress;
 use crate::foundation::process;
+use crate::foundation::supervise::{Leftovers, Supervisor};
 
-/// How long nix has to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long the pipes of an ended nix are read, should a builder it left behind hold them open.
-const DRAIN: Duration = Duration::from_secs(1);
 /// What is kept of one line of nix, in bytes.
 const LINE_LIMIT: usize = 1 << 20;
 
@@ -47,12 +42,9 @@ pub(super) struct Outcome {
     pub(super) log: BuildLog,
 }
 
-enum Event {
+enum Said {
     Line(String),
     Stdout(io::Result<Vec<u8>>),
-    StderrEnded,
-    Exited,
-    Cancelled,
 }
 
 impl Nix {
@@ -74,56 +66,47 @@ impl Nix {
         if cancel.is_cancelled() {
             return Err(RealiseError::Cancelled);
         }
-        let mut child = process::spawn_with(command, Vec::new(), process::DeathSignal::Terminate)
+        let child = process::spawn_with(command, Vec::new(), process::DeathSignal::Terminate)
             .map_err(|source| self.start_error(source))?;
-        let (events, received) = mpsc::channel();
-        let cancelled = events.clone();
-        let _listening = cancel.listen(Box::new(move || drop(cancelled.send(Event::Cancelled))));
-        read_pipes(&mut child, &events);
-        watch_exit(&child, events);
-        self.supervise(child, &received, progress)
+        self.supervise(child, progress, cancel)
     }
 
     fn supervise(
         &self,
         mut child: Child,
-        events: &Receiver<Event>,
         progress: &mut dyn FnMut(Progress),
+        cancel: &Cancel,
     ) -> Result<Outcome, RealiseError> {
-        let (mut log, mut stdout) = (BuildLog::default(), None);
-        let (mut cancelled, mut exited, mut stderr_ended) = (false, false, false);
-        let mut deadline = None::<Instant>;
-        while !(exited && stdout.is_some() && stderr_ended) {
-            let event = match deadline {
-                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
-            };
-            match event {
-                Ok(Event::Line(line)) => {
-                    if let Some(shown) = log.take(&line) {
-                        progress(shown);
-                    }
-                }
-                Ok(Event::Stdout(bytes)) => stdout = Some(bytes),
-                Ok(Event::StderrEnded) => stderr_ended = true,
-                Ok(Event::Exited) => {
-                    exited = true;
-                    deadline = Some(Instant::now() + DRAIN);
-                }
-                Ok(Event::Cancelled) if !cancelled && !exited => {
-                    cancelled = true;
-                    signal_group(&child, libc::SIGTERM);
-                    deadline = Some(Instant::now() + GRACE);
-                }
-                Ok(Event::Cancelled) => cancelled = true,
-                Err(RecvTimeoutError::Timeout) if !exited => {
-                    signal_group(&child, libc::SIGKILL);
-                    deadline = None;
-                }
-                Err(_) => break,
-            }
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let mut supervisor = Supervisor::new(child);
+        let listening = cancel.listen(Box::new(supervisor.canceller()));
+        if let Some(mut stdout) = stdout {
+            supervisor.read(move |say| {
+                let mut bytes = Vec::new();
+                let result = stdout.read_to_end(&mut bytes).map(|_| bytes);
+                say(Said::Stdout(result));
+            });
         }
-        // Until here the child was not reaped, so its group's number was not anybody else's.
+        if let Some(stderr) = stderr {
+            supervisor.read(move |say| {
+                let mut reader = BufReader::new(stderr);
+                // A pipe that breaks has said all it will; the exit status tells whether that was well.
+                while let Ok(Some(line)) = read_line(&mut reader)
+                    && say(Said::Line(line))
+                {}
+            });
+        }
+        let (mut log, mut stdout) = (BuildLog::default(), None);
+        // What a builder leaves behind is the daemon's, or none of our business.
+        let (mut child, cancelled) = supervisor.run(Leftovers::Leave, &mut |said| match said {
+            Said::Line(line) => {
+                if let Some(shown) = log.take(&line) {
+                    progress(shown);
+                }
+            }
+            Said::Stdout(bytes) => stdout = Some(bytes),
+        });
+        drop(listening);
         let status = child.wait().map_err(|source| self.start_error(source))?;
         if cancelled {
             return Err(RealiseError::Cancelled);
@@ -143,30 +126,6 @@ impl Nix {
     }
 }
 
-fn read_pipes(child: &mut Child, events: &Sender<Event>) {
-    if let Some(mut stdout) = child.stdout.take() {
-        let events = events.clone();
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let result = stdout.read_to_end(&mut bytes).map(|_| bytes);
-            drop(events.send(Event::Stdout(result)));
-        });
-    }
-    if let Some(stderr) = child.stderr.take() {
-        let events = events.clone();
-        std::thread::spawn(move || {
-            let mut reader = BufReader::new(stderr);
-            // A pipe that breaks has said all it will; the exit status tells whether that was well.
-            while let Ok(Some(line)) = read_line(&mut reader) {
-                if events.send(Event::Line(line)).is_err() {
-                    return;
-                }
-            }
-            drop(events.send(Event::StderrEnded));
-        });
-    }
-}
-
 /// One line without its end, at most `LINE_LIMIT` bytes of it; `None` at the end.
 fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut line = Vec::new();
@@ -183,33 +142,6 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
         if end.is_some() {
             return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
         }
-    }
-}
-
-/// Tells when the child has ended, and leaves it to be reaped.
-fn watch_exit(child: &Child, events: Sender<Event>) {
-    let id = child.id();
-    std::thread::spawn(move || {
-        loop {
-            // SAFETY: a zeroed `siginfo_t` is a valid one, and the call writes nothing else.
-            let result = unsafe {
-                let mut info: libc::siginfo_t = std::mem::zeroed();
-                libc::waitid(libc::P_PID, id, &raw mut info, libc::WEXITED | libc::WNOWAIT)
-            };
-            if result == 0 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                break;
-            }
-        }
-        drop(events.send(Event::Exited));
-    });
-}
-
-fn signal_group(child: &Child, signal: i32) {
-    // A process id fits in `pid_t`; 0 would be our own group, so nothing is sent should that ever not hold.
-    let Ok(group @ 1..) = libc::pid_t::try_from(child.id()) else { return };
-    // SAFETY: `kill` takes no pointers; the group's leader is our child and not reaped yet.
-    unsafe {
-        libc::kill(-group, signal);
     }
 }
 
@@ -249,13 +181,8 @@ mod tests {
         };
         let mut command = Command::new(&nix.program);
         command.arg(&program).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = process::spawn(command, Vec::new()).unwrap();
-        let (events, received) = mpsc::channel();
-        let cancelled = events.clone();
-        let _listening = cancel.listen(Box::new(move || drop(cancelled.send(Event::Cancelled))));
-        read_pipes(&mut child, &events);
-        watch_exit(&child, events);
-        nix.supervise(child, &received, progress)
+        let child = process::spawn(command, Vec::new()).unwrap();
+        nix.supervise(child, progress, cancel)
     }
 
     const BUILDING: &str =

@@ -165,7 +165,7 @@ impl HostProcesses {
 impl Started {
     /// Waits for the leader's end; collects it where nothing else is left in its group.
     fn watch(&self) {
-        let status = wait_without_collecting(self.group);
+        let status = process::wait_unreaped(self.group.unsigned_abs());
         let mut leader = lock(&self.leader);
         if let (Ok(status), Some(child)) = (&status, leader.as_mut()) {
             let alone = others_in(self.group) == 0;
@@ -241,28 +241,6 @@ fn follow(reader: pipe::Receiver) -> Log {
         tell.send_replace(true);
     });
     Log { kept, ended }
-}
-
-/// Waits for a child of ours to end and leaves it uncollected.
-fn wait_without_collecting(pid: i32) -> io::Result<ExitStatus> {
-    let id = libc::id_t::try_from(pid).map_err(io::Error::other)?;
-    loop {
-        // SAFETY: `info` is a valid place for the answer; the call writes nothing else.
-        let (result, info) = unsafe {
-            let mut info: libc::siginfo_t = std::mem::zeroed();
-            (libc::waitid(libc::P_PID, id, &raw mut info, libc::WEXITED | libc::WNOWAIT), info)
-        };
-        if result == 0 {
-            // SAFETY: waitid has filled in the fields of a child's end.
-            let status = unsafe { info.si_status() };
-            let raw = if info.si_code == libc::CLD_EXITED { (status & 0xff) << 8 } else { status & 0x7f };
-            return Ok(ExitStatus::from_raw(raw));
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
 }
 
 /// A process, its group, and whether it still runs.
