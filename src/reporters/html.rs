@@ -8,7 +8,7 @@ use super::error::ReporterError;
 use super::report::{FileResults, RunResults};
 use super::spool::Spool;
 use crate::foundation::path_error::PathContext;
-use crate::run_events::{Consumer, ConsumerError, Event, TestDone, TestStatus};
+use crate::run_events::{Consumer, ConsumerError, Event, RunDone, TestDone, TestStatus};
 
 const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}\
 h2{font-size:1.05em;margin:1.6em 0 .3em}table{border-collapse:collapse;width:100%}\
@@ -66,12 +66,21 @@ fn page(results: &RunResults) -> String {
 fn title(results: &RunResults) -> String {
     match &results.done {
         None => "provium: no result".to_owned(),
-        Some(done) => format!(
-            "{} passed, {} failed, {} skipped",
-            done.counts.passed + done.counts.flaky,
-            done.counts.failed + done.counts.timed_out,
-            done.counts.skipped
-        ),
+        Some(RunDone { counts, .. }) => {
+            let mut title = format!(
+                "{} passed, {} failed, {} skipped",
+                counts.passed + counts.flaky,
+                counts.failed + counts.timed_out,
+                counts.skipped
+            );
+            // A file that broke has no test that would be counted.
+            for (files, what) in [(counts.files_broken, "could not run"), (counts.files_not_run, "not run")] {
+                if files > 0 {
+                    let _ = write!(title, ", {files} file{} {what}", if files == 1 { "" } else { "s" });
+                }
+            }
+            title
+        }
     }
 }
 
@@ -114,9 +123,6 @@ fn row(test: &TestDone) -> String {
         TestStatus::Flaky => ("flaky", "flaky"),
     };
     let mut body = escape(&test.name);
-    if let Some(profile) = &test.profile {
-        let _ = write!(body, " [{}]", escape(profile));
-    }
     let mut block = |what: &str, text: &str| {
         if !text.trim().is_empty() {
             let _ = write!(body, "<div>{what}</div><pre>{}</pre>", escape(text));
@@ -155,7 +161,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_events::{EventKind, EventSink, RunStatus};
+    use crate::run_events::{EventKind, EventSink, FileDone, FileError, FilePhase, FileStatus, RunStatus};
 
     #[test]
     fn the_page_tells_results_and_runs_nothing_of_them() {
@@ -165,11 +171,26 @@ mod tests {
         let mut failed = TestDone::new("a.test.lua", "<script>alert(1)</script>", TestStatus::Failed, 1.5);
         failed.message = Some("a < b & \"c\"\u{1b}[0m".to_owned());
         sink.emit(EventKind::TestDone(Box::new(failed)));
+        let mut of_profile = TestDone::new("a.test.lua", "variant [stable]", TestStatus::Passed, 0.5);
+        of_profile.profile = Some("stable".to_owned());
+        sink.emit(EventKind::TestDone(Box::new(of_profile)));
+        for (file, status, error) in
+            [("a.test.lua", FileStatus::Failed, None), ("b.test.lua", FileStatus::Failed, Some("unexpected symbol"))]
+        {
+            let error = error.map(|message: &str| FileError {
+                phase: FilePhase::Load,
+                message: message.to_owned(),
+                trace: Vec::new(),
+            });
+            let (file, log) = (file.to_owned(), String::new());
+            sink.emit(EventKind::FileDone(FileDone { file, status, duration: 2.0, error, log }));
+        }
         sink.end_run(RunStatus::Failed, 1);
         sink.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.contains("<h1>0 passed, 1 failed, 0 skipped</h1>"), "{text}");
+        assert!(text.contains("<h1>1 passed, 1 failed, 0 skipped, 1 file could not run</h1>"), "{text}");
         assert!(text.contains("&lt;script&gt;alert(1)") && !text.contains("<script"), "{text}");
+        assert!(text.contains("<td>variant [stable]</td>"), "{text}");
         assert!(text.contains("a &lt; b &amp; &quot;c&quot;[0m"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! `--junit FILE`: the run as JUnit XML. A suite is a file, a case is a test.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use super::error::ReporterError;
 use super::report::{FileResults, RunResults};
 use super::spool::Spool;
+use crate::foundation::path_error::PathContext;
 use crate::run_events::{Consumer, ConsumerError, Event, FileStatus, TestDone, TestStatus};
 
 /// Collects results and writes them at the end.
@@ -37,9 +39,18 @@ impl Consumer for JunitFile {
 
     fn finish(mut self: Box<Self>) -> Result<(), ConsumerError> {
         let error = |error: String| ConsumerError::new("JUnit report", error);
-        report(&self.results).serialize(&mut self.spool).map_err(|cause| error(cause.to_string()))?;
+        let text = document(&self.results).map_err(|cause| error(cause.to_string()))?;
+        self.spool
+            .write_all(text.as_bytes())
+            .at("write", self.spool.target())
+            .map_err(|cause| error(cause.to_string()))?;
         self.spool.put_in_place().map_err(|cause| error(cause.to_string()))
     }
+}
+
+/// XML of any text: the two characters that are no control characters and that XML has no place for are left out.
+fn document(results: &RunResults) -> Result<String, quick_junit::SerializeError> {
+    report(results).to_string().map(|text| text.replace(['\u{fffe}', '\u{ffff}'], ""))
 }
 
 fn report(results: &RunResults) -> Report {
@@ -59,16 +70,23 @@ fn suite(file: &FileResults) -> TestSuite {
         if !done.log.is_empty() {
             suite.set_system_out(done.log.as_str());
         }
-        // What broke the file belongs to none of its tests.
+        // What broke the file belongs to none of its tests. One that ran out of time is told by the test that did, if there was one.
+        let timed_out = file.tests.iter().any(|test| test.status == TestStatus::TimedOut);
         let why = match (&done.error, done.status) {
-            (Some(error), _) => Some(error.message.clone()),
-            (None, FileStatus::TimedOut) => Some("the file timed out".to_owned()),
-            (None, FileStatus::Interrupted) => Some("interrupted".to_owned()),
+            (Some(error), FileStatus::TimedOut) => Some((NonSuccessKind::Failure, error.message.clone())),
+            (Some(error), _) => Some((NonSuccessKind::Error, error.message.clone())),
+            (None, FileStatus::TimedOut) if !timed_out => {
+                Some((NonSuccessKind::Failure, "the file timed out".to_owned()))
+            }
+            (None, FileStatus::Interrupted) => Some((NonSuccessKind::Error, "interrupted".to_owned())),
             _ => None,
         };
-        if let Some(why) = why {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+        if let Some((kind, why)) = why {
+            let mut status = TestCaseStatus::non_success(kind);
             status.set_message(first_line(&why)).set_description(why.as_str());
+            if kind == NonSuccessKind::Failure {
+                status.set_type("timed_out");
+            }
             let mut case = TestCase::new("(file)", status);
             case.set_classname(file.file.as_str()).set_time(seconds(done.duration));
             suite.add_test_case(case);
@@ -93,11 +111,7 @@ fn case(test: &TestDone) -> TestCase {
             status
         }
     };
-    let name = match &test.profile {
-        Some(profile) => format!("{} [{profile}]", test.name),
-        None => test.name.clone(),
-    };
-    let mut case = TestCase::new(name, status);
+    let mut case = TestCase::new(test.name.as_str(), status);
     case.set_classname(test.file.as_str()).set_time(seconds(test.duration));
     if !test.log.is_empty() {
         case.set_system_out(test.log.as_str());
@@ -142,9 +156,11 @@ mod tests {
         let mut failed = TestDone::new("a.test.lua", "it <fails>", TestStatus::Failed, 1.5);
         failed.message = Some("expected 1, found \u{1b}[31m2\nmore".to_owned());
         failed.trace = vec!["a.test.lua:3".to_owned()];
-        failed.log = "printed".to_owned();
+        failed.log = "prin\u{ffff}t\u{fffe}ed".to_owned();
         failed.kernel_reports = vec!["KASAN: use-after-free".to_owned()];
-        sink.emit(EventKind::TestDone(Box::new(TestDone::new("a.test.lua", "it works", TestStatus::Passed, 0.25))));
+        let mut works = TestDone::new("a.test.lua", "it works [stable]", TestStatus::Passed, 0.25);
+        works.profile = Some("stable".to_owned());
+        sink.emit(EventKind::TestDone(Box::new(works)));
         sink.emit(EventKind::TestDone(Box::new(failed)));
         sink.emit(EventKind::FileDone(FileDone {
             file: "b.test.lua".to_owned(),
@@ -158,7 +174,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         for part in [
             "<testsuites name=\"provium\" tests=\"3\" skipped=\"0\" failures=\"1\" errors=\"1\"",
-            "<testcase name=\"it works\" classname=\"a.test.lua\" time=\"0.250\"",
+            "<testcase name=\"it works [stable]\" classname=\"a.test.lua\" time=\"0.250\"",
             "name=\"it &lt;fails&gt;\"",
             "at a.test.lua:3",
             "kernel report: KASAN: use-after-free",
@@ -168,6 +184,33 @@ mod tests {
             assert!(text.contains(part), "no {part} in {text}");
         }
         assert!(!text.contains('\u{1b}'), "a control character makes it no XML: {text}");
+    }
+
+    #[test]
+    fn a_time_out_is_one_failure() {
+        let written = |tests: &[TestStatus]| {
+            let done = FileDone {
+                file: "a.test.lua".to_owned(),
+                status: FileStatus::TimedOut,
+                duration: 1.0,
+                error: None,
+                log: String::new(),
+            };
+            let tests = tests.iter().map(|status| TestDone::new("a.test.lua", "t", *status, 1.0)).collect();
+            let report = report(&RunResults {
+                files: vec![FileResults { file: done.file.clone(), tests, done: Some(done) }],
+                ..RunResults::default()
+            });
+            report.to_string().unwrap()
+        };
+        for tests in [&[TestStatus::Passed, TestStatus::TimedOut][..], &[TestStatus::Passed]] {
+            let text = written(tests);
+            assert!(
+                text.contains("tests=\"2\" skipped=\"0\" failures=\"1\" errors=\"0\"")
+                    && text.contains("type=\"timed_out\""),
+                "{text}"
+            );
+        }
     }
 
     #[test]
