@@ -12,8 +12,14 @@ let
     name: value:
     if builtins.isString value then
       "CONFIG_${name}=${value}"
+    # As nixpkgs answers the question that the kernel's configuration asks: a number stands without quotation marks.
     else if value ? freeform then
-      "CONFIG_${name}=${builtins.toJSON value.freeform}"
+      "CONFIG_${name}=${
+        if builtins.match "-?[0-9]+|0x[0-9a-fA-F]+" (toString value.freeform) != null then
+          toString value.freeform
+        else
+          builtins.toJSON value.freeform
+      }"
     else if value.tristate or null == "n" then
       "# CONFIG_${name} is not set"
     else

@@ -1,5 +1,9 @@
 # The attributes of nixpkgs that the flake uses, as surface.nix finds them in its files: the file of nixpkgs that defines each, and the
-# arguments that it is given by name. `strict` says that it refuses others. surface-check.nix compares this with the nixpkgs in use.
+# arguments that it is given by name. `strict` says that it refuses others; `fallback` that it is asked for only where something
+# newer is not there, and may be missing. surface-check.nix compares this with the nixpkgs in use.
+#
+# Each file was looked up in copies of nixpkgs from several times, not in the revision that flake.lock names: files move. Read, and not
+# only found, were those of linuxManualConfig and buildLinux.
 {
   "lib.attrByPath" = {
     file = "lib/attrsets.nix";
@@ -113,7 +117,7 @@
     file = "pkgs/by-name/cp/cpio/package.nix";
   };
   "pkgs.flex" = {
-    file = "pkgs/by-name/fl/flex/package.nix";
+    file = "pkgs/development/tools/parsing/flex/default.nix";
   };
   "pkgs.gzip" = {
     file = "pkgs/by-name/gz/gzip/package.nix";
@@ -203,6 +207,7 @@
   };
   "pkgs.stdenv.hostPlatform.linux-kernel.target" = {
     file = "lib/systems/platforms.nix";
+    fallback = true;
   };
   "pkgs.stdenv.hostPlatform.system" = {
     file = "lib/systems/default.nix";
@@ -224,6 +229,6 @@
     file = "pkgs/build-support/trivial-builders/default.nix";
   };
   "pkgs.zstd" = {
-    file = "pkgs/by-name/zs/zstd/package.nix";
+    file = "pkgs/tools/compression/zstd/default.nix";
   };
 }

@@ -6,7 +6,9 @@ let
   listed = import ./nixpkgs-surface.nix;
   scope = { inherit pkgs lib; };
   path = lib.splitString ".";
-  missing = builtins.filter (name: !lib.hasAttrByPath (path name) scope) used;
+  missing = builtins.filter (
+    name: !lib.hasAttrByPath (path name) scope && !(listed.${name}.fallback or false)
+  ) used;
   unlisted = builtins.filter (name: !(listed ? ${name})) used;
   unused = builtins.filter (name: !builtins.elem name used) (builtins.attrNames listed);
 
@@ -15,7 +17,9 @@ let
     name:
     let
       value = lib.attrByPath (path name) null scope;
-      formals = if builtins.isFunction value then builtins.functionArgs value else { };
+      # What can be overridden is a set that can be called, and says which arguments it takes.
+      formals =
+        value.__functionArgs or (if builtins.isFunction value then builtins.functionArgs value else { });
       wrong = builtins.filter (argument: !(formals ? ${argument})) (listed.${name}.args or [ ]);
     in
     if formals == { } || !(listed.${name}.strict or false) then [ ] else map (argument: "${name}: ${argument}") wrong

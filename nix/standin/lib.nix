@@ -76,13 +76,17 @@ rec {
       default;
   unique = foldl' (seen: value: if builtins.elem value seen then seen else seen ++ [ value ]) [ ];
   isDerivation = value: isAttrs value && value.type or null == "derivation";
-  makeOverridable =
-    f: args:
-    let
-      result = f args;
-      again = new: makeOverridable f (args // (if builtins.isFunction new then new args else new));
-    in
-    if isAttrs result then result // { override = again; } else result;
+  # As there, the function is a set that tells which arguments it takes.
+  makeOverridable = f: {
+    __functionArgs = builtins.functionArgs f;
+    __functor =
+      _: args:
+      let
+        result = f args;
+        again = new: makeOverridable f (args // (if builtins.isFunction new then new args else new));
+      in
+      if isAttrs result then result // { override = again; } else result;
+  };
   composeExtensions =
     f: g: final: prev:
     let

@@ -106,6 +106,31 @@ let
       };
     };
 
+  # With `src` and `override`, as nixpkgs' kernels have them, for variants. Debian's source is of another version than the
+  # package may be.
+  variable =
+    it:
+    kernel it
+    // {
+      inherit (kernelSource) src version;
+      kernelPatches = [ ];
+      override = new: buildLinux (kernelSource // new);
+    };
+  kernelSource =
+    if host.kernelSource == null then
+      {
+        version = "0.0.0";
+        src = runCommand "no-kernel-source" { } ''
+          echo 'this stand-in has no kernel source: PROVIUM_KERNEL_SOURCE names one for tests/nix-check' >&2
+          exit 1
+        '';
+      }
+    else
+      {
+        inherit (host.kernelSource) version;
+        src = stored host.kernelSource.file;
+      };
+
   # As nixpkgs' build.nix: a kernel from a whole configuration.
   linuxManualConfig = lib.makeOverridable (
     {
@@ -294,14 +319,8 @@ rec {
     done
   '';
 
-  linux = kernel host.kernels.stable;
-  # Its source, where there is one, is what variants are built from; Debian's is of another version than the package may be.
-  linux_latest =
-    kernel host.kernels.mainline
-    // lib.optionalAttrs (host.kernelSource != null) {
-      inherit (host.kernelSource) version;
-      src = stored host.kernelSource.file;
-    };
+  linux = variable host.kernels.stable;
+  linux_latest = variable host.kernels.mainline;
 
   cargo = programs "cargo" [ "bash" ];
   clippy = cargo;

@@ -62,10 +62,14 @@ standin_make() {
     rm -rf "$part"
 }
 
-# The source of a kernel, for the variants that are built from it; null where nobody asked for one.
+# The source of a kernel, for variants that are built from it: what PROVIUM_KERNEL_SOURCE names, such as
+# linux-source-6.1.tar.xz out of Debian's package. null where nobody asked for one.
 standin_kernel_source() {
-    if [[ -e ${standin_source:-} ]]; then
-        printf '{ file = "%s"; version = "%s"; }' "$(store_add "$(basename "$standin_source")" "$standin_source")" "$standin_source_version"
+    local source=${PROVIUM_KERNEL_SOURCE:-} name
+    if [[ -n $source ]]; then
+        [[ -e $source ]] || fail "PROVIUM_KERNEL_SOURCE: there is no \`$source\`"
+        name=$(basename "$source")
+        printf '{ file = "%s"; version = "%s"; }' "$(store_add "$name" "$source")" "$(grep -oE '[0-9]+(\.[0-9]+)+' <<<"$name")"
     else
         printf null
     fi
