@@ -378,7 +378,15 @@ pub fn fixture_settings(finder: &Arc<ImageFinder>, project: Option<&Project>, ru
     FixtureSettings {
         cache_dir: project.and_then(|project| project.cache_dir.clone()).unwrap_or_else(|| cache.join("fixtures")),
         spare_dir: runtime_dir.join("fixtures"),
+        stores: fixture_stores(project),
         memo: cache.join("identifiers.json"),
         nix: Arc::new(move |project| finder.nix_identities(project)),
     }
+}
+
+/// `PROVIUM_FIXTURE_PATH`, then those of the project.
+fn fixture_stores(project: Option<&Project>) -> Vec<PathBuf> {
+    let given = std::env::var_os("PROVIUM_FIXTURE_PATH").unwrap_or_default();
+    let given = std::env::split_paths(&given).filter(|place| !place.as_os_str().is_empty());
+    given.chain(project.iter().flat_map(|project| project.fixture_stores.clone())).collect()
 }

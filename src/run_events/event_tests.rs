@@ -109,6 +109,7 @@ fn every_kind() -> Vec<EventKind> {
             profile: "p".into(),
             file: file().file,
             key: "0123".into(),
+            from: Some("/nix/store/base.fixture".into()),
         }),
         EventKind::FixtureDamaged(FixtureDamaged {
             fixture: "base".into(),

@@ -54,6 +54,9 @@ pub struct FixtureHit {
     pub file: String,
     /// Its key.
     pub key: String,
+    /// The exported file that it was unpacked from; none where the cache had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 /// An entry of the cache can't be used.

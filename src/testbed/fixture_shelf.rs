@@ -8,17 +8,16 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::bed::{Shared, Testbed};
+use super::fixture_told;
 use crate::fixtures::{
-    self, ABSENT, Ask, Built, Entry, Explanation, Failure, Files, FixtureError, Memo, ProfileIdentity, Shelf,
+    self, ABSENT, Ask, Built, Entry, Explanation, Exported, Failure, Files, FixtureError, Memo, ProfileIdentity, Shelf,
     ShelfParts, Step, Store, Summary, Surroundings, Wish,
 };
 use crate::foundation::cancel::CancelToken;
 use crate::foundation::nix_value::Value;
 use crate::project::{DiskSetting, KeyProfiles, Profile, Project, Setting};
 use crate::qemu::{self, Accel};
-use crate::run_events::{
-    EventKind, FixtureBuildDone, FixtureBuildStarted, FixtureBuildWaiting, FixtureDamaged, FixtureHit, Warning,
-};
+use crate::run_events::{EventKind, EventSink, FixtureBuildDone, Warning};
 
 /// The identifier of what a profile does not have.
 const NONE: &str = "none";
@@ -35,6 +34,8 @@ pub struct FixtureSettings {
     pub cache_dir: PathBuf,
     /// Used in its place, for this run, where it can't be written.
     pub spare_dir: PathBuf,
+    /// Where fixtures are looked for before they are built: caches and exported fixtures, none of which is ever written.
+    pub stores: Vec<PathBuf>,
     /// Where identifiers of files are remembered.
     pub memo: PathBuf,
     /// Where store paths come from.
@@ -113,7 +114,7 @@ impl Testbed {
             if matches!(step, Step::Started) {
                 begun.get_or_insert_with(Instant::now);
             }
-            tell(self, wish, &holder, step);
+            sink.emit(fixture_told::event(wish, &holder, step));
         };
         let result = shelf.shelf.obtain(Ask {
             wish,
@@ -158,45 +159,16 @@ impl Testbed {
     }
 }
 
-fn tell(bed: &Testbed, wish: &Wish, holder: &str, step: Step) {
-    let (fixture, profile, file) = (wish.name.clone(), wish.profile.clone(), holder.to_owned());
-    bed.shared.settings.sink.emit(match step {
-        Step::Hit { key } => EventKind::FixtureHit(FixtureHit { fixture, profile, file, key: key.to_string() }),
-        Step::Waiting { holder } => {
-            EventKind::FixtureBuildWaiting(FixtureBuildWaiting { fixture, profile, file, holder })
-        }
-        Step::Started => EventKind::FixtureBuildStarted(FixtureBuildStarted { fixture, profile, file }),
-        Step::Done { key, duration } => EventKind::FixtureBuildDone(FixtureBuildDone {
-            fixture,
-            profile,
-            file,
-            key: Some(key.to_string()),
-            error: None,
-            duration,
-        }),
-        Step::Damaged { key, place, why } => EventKind::FixtureDamaged(FixtureDamaged {
-            fixture,
-            key: key.to_string(),
-            path: place.display().to_string(),
-            reason: why,
-        }),
-        Step::Again { changed } => {
-            let message = format!("fixture `{fixture}`: {} changed while it was built", changed.join(", "));
-            EventKind::Warning(Warning { message, hint: None })
-        }
-    });
-}
-
 impl FixtureShelf {
     fn open(shared: &Arc<Shared>) -> Result<Self, String> {
         let no_config = || super::error::VmError::NoConfig.to_string();
         let project = shared.settings.project.clone().ok_or_else(no_config)?;
-        let FixtureSettings { cache_dir, spare_dir, memo, nix } = shared.settings.fixtures.clone();
+        let FixtureSettings { cache_dir, spare_dir, stores, memo, nix } = shared.settings.fixtures.clone();
         let memo = Arc::new(Memo::load(memo));
         let files =
             Files { directory: project.directory.clone(), roots: project.roots.clone(), memo: Arc::clone(&memo) };
         let opened = Store::open(&cache_dir).map_err(|error| FixtureError::File(error).to_string())?;
-        let mut others = Vec::new();
+        let (mut others, exported) = stored(&stores, &shared.settings.sink);
         let unwritable = (!opened.is_writable()).then(|| cache_dir.clone());
         let store = if opened.is_writable() {
             opened
@@ -209,6 +181,7 @@ impl FixtureShelf {
         let shelf = Shelf::new(ShelfParts {
             store,
             others,
+            exported,
             most: project.cache_max_size,
             project: project.directory.clone(),
             memo: Arc::clone(&memo),
@@ -262,6 +235,30 @@ impl FixtureShelf {
     pub fn explain(&self, wish: &Wish) -> Result<Explanation, String> {
         self.shelf.explain(wish).map_err(|failure| failure.to_string())
     }
+}
+
+/// The caches and the exported fixtures in `stores`. One that can't be used keeps no test from running: a warning names it.
+fn stored(stores: &[PathBuf], sink: &EventSink) -> (Vec<Store>, Vec<Exported>) {
+    let (mut caches, mut exported) = (Vec::new(), Vec::new());
+    let warn = |error: &FixtureError| {
+        sink.emit(EventKind::Warning(Warning {
+            message: format!("fixture store: {error}"),
+            hint: Some("`[provium] fixture_stores` or `PROVIUM_FIXTURE_PATH` names it".to_owned()),
+        }));
+    };
+    for place in stores {
+        match Exported::all_of(place, &mut |error| warn(error)) {
+            Ok(found) => exported.extend(found),
+            Err(error) => {
+                warn(&error);
+                continue;
+            }
+        }
+        if place.is_dir() {
+            caches.push(Store::read_only(place));
+        }
+    }
+    (caches, exported)
 }
 
 /// What is the same for all fixtures of a run.

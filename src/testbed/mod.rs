@@ -14,6 +14,7 @@ mod disks;
 mod error;
 mod fixture_recorder;
 mod fixture_shelf;
+mod fixture_told;
 mod guest;
 mod guest_calls;
 mod guest_files;

@@ -2,7 +2,7 @@
 
 use super::colour::{Paint, Style};
 use super::text::{duration, one_line};
-use crate::run_events::{EventKind, FixtureBuildDone};
+use crate::run_events::{EventKind, FixtureBuildDone, FixtureHit};
 
 /// The line for an event of a fixture; none where it is another event, or is shown only with `-v`.
 pub(super) fn line(kind: &EventKind, is_verbose: bool, paint: Paint) -> Option<String> {
@@ -26,6 +26,9 @@ pub(super) fn line(kind: &EventKind, is_verbose: bool, paint: Paint) -> Option<S
                 )
             }
         },
+        EventKind::FixtureHit(FixtureHit { fixture, profile, from: Some(from), .. }) => {
+            format!("unpacked {} from {}\n", named(fixture, profile), one_line(from))
+        }
         EventKind::FixtureHit(hit) if is_verbose => {
             format!("{} is in the cache: {}\n", named(&hit.fixture, &hit.profile), one_line(&hit.key))
         }
@@ -47,7 +50,7 @@ fn named(fixture: &str, profile: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run_events::{FixtureBuildStarted, FixtureBuildWaiting, FixtureDamaged, FixtureHit};
+    use crate::run_events::{FixtureBuildStarted, FixtureBuildWaiting, FixtureDamaged};
 
     #[test]
     fn what_is_shown_of_a_fixture() {
@@ -86,7 +89,12 @@ mod tests {
             shown(&done(Some("no")), false).as_deref(),
             Some("build failed after 1.50s: fixture `fixtures/base` (profile `p`)\n")
         );
-        let hit = FixtureHit { fixture: fixture.clone(), profile, file, key: "0123".into() };
+        let hit = FixtureHit { fixture: fixture.clone(), profile, file, key: "0123".into(), from: None };
+        let unpacked = EventKind::FixtureHit(FixtureHit { from: Some("/s/b.fixture".into()), ..hit.clone() });
+        assert_eq!(
+            shown(&unpacked, false).as_deref(),
+            Some("unpacked fixture `fixtures/base` (profile `p`) from /s/b.fixture\n")
+        );
         let hit = EventKind::FixtureHit(hit);
         assert_eq!(shown(&hit, false), None);
         assert_eq!(shown(&hit, true).as_deref(), Some("fixture `fixtures/base` (profile `p`) is in the cache: 0123\n"));
