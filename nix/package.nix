@@ -5,22 +5,12 @@ let
   source = import ./source.nix { inherit lib; };
   manifest = (builtins.fromTOML (builtins.readFile ../Cargo.toml)).package;
 
-  # Not README, docs, tests or nix: editing them builds nothing anew. Not .cargo either: it makes static binaries out of any
-  # toolchain, and nixpkgs has its own way for that.
   common = {
     inherit (manifest) version;
     src = source.pick {
       name = "provium-source";
       src = ../.;
-      parts = [
-        "Cargo.toml"
-        "Cargo.lock"
-        "build.rs"
-        "clippy.toml"
-        "rustfmt.toml"
-        "src"
-        "benches"
-      ];
+      parts = source.crate;
     };
     cargoLock.lockFile = ../Cargo.lock;
     doCheck = false;
@@ -79,6 +69,7 @@ rec {
             --set PROVIUM_DEFAULT_QEMU ${qemu} \
             --set-default PROVIUM_AGENT ${agent}/bin/provium-agent \
             --prefix PATH : ${pkgs.passt}/bin
+        $out/bin/provium man $out/share/man/man1
         mkdir -p $out/share/bash-completion/completions $out/share/zsh/site-functions $out/share/fish/vendor_completions.d
         $out/bin/provium completions bash >$out/share/bash-completion/completions/provium
         $out/bin/provium completions zsh >$out/share/zsh/site-functions/_provium

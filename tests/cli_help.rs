@@ -26,7 +26,7 @@ fn describe(command: &mut clap::Command, path: &str, out: &mut String) {
     let help = command.clone().bin_name(path).term_width(WIDTH).render_long_help().to_string();
     let help: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     write!(out, "\n## `{path}`\n\n```text\n{help}```\n").unwrap();
-    for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+    for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help" && !below.is_hide_set()) {
         let path = format!("{path} {}", below.get_name());
         describe(below, &path, out);
     }
@@ -86,4 +86,35 @@ fn a_reader_that_has_gone_is_no_error() {
     command.args(["completions", "bash"]).stdout(writer).stderr(Stdio::piped());
     let output = command.output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    let made = provium(&["man", pages.to_str().unwrap()]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+    let mut expected = vec!["provium.1".to_owned()];
+    let mut command = provium::cli::args::Args::command();
+    command.build();
+    fn names(command: &clap::Command, path: &str, out: &mut Vec<String>) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help" && !below.is_hide_set()) {
+            let path = format!("{path}-{}", below.get_name());
+            out.push(format!("{path}.1"));
+            names(below, &path, out);
+        }
+    }
+    names(&command, "provium", &mut expected);
+    let mut found: Vec<String> =
+        std::fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    assert!(page("provium.1").contains(".TH provium 1") && page("provium.1").contains("provium\\-test(1)"));
+    let test = page("provium-test.1");
+    assert!(test.contains("\\-\\-include\\-slow") && test.contains("provium test"), "{test}");
+    let nowhere = provium(&["man", "/proc/none"]);
+    assert_eq!(nowhere.status.code(), Some(3));
+    assert!(text(&nowhere.stderr).contains("can't write `/proc/none/provium.1`"));
 }

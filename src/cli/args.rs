@@ -7,6 +7,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use super::completions::CompletionsArgs;
 use super::fixture::args::FixtureArgs;
 use super::lsp_setup::LspSetupArgs;
+use super::man::ManArgs;
 use super::time_limit::TimeLimit;
 use crate::foundation::size::{SizeError, parse_size};
 use crate::reporters::{ColourChoice, Verbosity};
@@ -45,6 +46,8 @@ pub enum Command {
     Fixture(FixtureArgs),
     LspSetup(LspSetupArgs),
     Completions(CompletionsArgs),
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// What every command takes.

@@ -11,7 +11,7 @@ use super::error::CommandError;
 use super::exit_code::Exit;
 use super::logging;
 use super::panic_hook;
-use super::{build, completions, fixture, lsp_setup, profile, test};
+use super::{build, completions, fixture, lsp_setup, man, profile, test};
 use crate::reporters::ColourContext;
 
 /// Entry of the `provium` binary.
@@ -49,5 +49,6 @@ fn dispatch(args: &Args) -> Result<Exit, CommandError> {
         Command::Fixture(command) => fixture::run(&args.global, command),
         Command::LspSetup(command) => lsp_setup::run(&args.global, command),
         Command::Completions(command) => completions::run(command),
+        Command::Man(command) => man::run(command),
     }
 }

@@ -60,7 +60,11 @@ pub fn run(global: &GlobalArgs, args: &LspSetupArgs) -> Result<Exit, CommandErro
     Ok(Exit::Success)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), CommandError> {
+/// Writes a file, and makes its directory where it is missing.
+///
+/// # Errors
+/// It can't be written.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), CommandError> {
     let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     made.and_then(|()| std::fs::write(path, text)).map_err(|error| {
         CommandError::environment(format!("can't write `{}`: {}", path.display(), describe_io(&error)))

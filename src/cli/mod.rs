@@ -11,6 +11,7 @@ pub mod host_info;
 pub mod images;
 pub mod logging;
 pub mod lsp_setup;
+pub mod man;
 pub mod output;
 pub mod profile;
 pub mod session;
