@@ -452,3 +452,50 @@ fn a_cache_of_somebody_else_is_read() {
         fs::set_permissions(below, fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
+
+#[test]
+fn a_store_has_what_the_cache_lacks() {
+    let dir = project(&[("tests/a.test.lua", TEST)]);
+    let path = dir.path();
+    provium(path, &["fixture", "build", "fixtures/base"]).expect(0);
+    fs::create_dir(path.join("store")).unwrap();
+    provium(path, &["fixture", "export", "fixtures/base", "store/base.fixture"]).expect(0);
+    fs::rename(cache(path), path.join("shelf")).unwrap();
+    let run = |stores: &str| {
+        let mut command = common::command(path, &["test", "-v"]);
+        common::finish(command.env("PROVIUM_FIXTURE_PATH", stores))
+    };
+    let is_built = |run: &common::Run| run.all().contains("building fixture");
+    // An exported file is unpacked into the cache; the next run needs no store.
+    let first = run("store");
+    first.expect(0).says(&[
+        "unpacked fixture `fixtures/base` (profile `linux`) from",
+        "store/base.fixture",
+        "1 passed",
+    ]);
+    assert!(!is_built(&first), "{}", first.all());
+    assert_eq!((entries(&cache(path)).len(), left(&cache(path))), (1, Vec::new()));
+    let second = run("");
+    second.expect(0).says(&["is in the cache", "1 passed"]);
+    assert!(!is_built(&second), "{}", second.all());
+    // A cache that is a store is restored from where it lies, and nothing of it changes.
+    fs::remove_dir_all(cache(path)).unwrap();
+    let toml = fs::read_to_string(path.join("provium.toml")).unwrap();
+    fs::write(path.join("provium.toml"), format!("[provium]\nfixture_stores = ['shelf']\n{toml}")).unwrap();
+    let shelf = path.join("shelf");
+    fs::remove_dir_all(shelf.join(".locks")).unwrap();
+    let third = run("");
+    third.expect(0).says(&["is in the cache", "1 passed"]);
+    assert!(!is_built(&third) && entries(&cache(path)).is_empty(), "{}", third.all());
+    assert_eq!((entries(&shelf).len(), shelf.join(".locks").exists()), (1, false));
+    // What was made on another CPU is named; so is a store that is not there. Neither keeps a test from running.
+    fs::write(path.join("provium.toml"), format!("{toml}cpu = 'Nehalem'\n")).unwrap();
+    let fourth = run("store:missing");
+    fourth.expect(0).says(&[
+        "store/base.fixture` was made on another machine: profile `linux` cpu: was none, is Nehalem",
+        "missing",
+        "`[provium] fixture_stores` or `PROVIUM_FIXTURE_PATH` names it",
+        "1 passed",
+    ]);
+    assert!(is_built(&fourth), "{}", fourth.all());
+}
