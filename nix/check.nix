@@ -13,6 +13,8 @@ let
       # CPUs; those of NIX_BUILD_CORES where it is null.
       cores ? null,
       memory ? "2G",
+      # What mkFixture made: restored instead of built.
+      fixtures ? [ ],
       # For each file, as `--timeout` takes it.
       timeout ? null,
       # Further arguments of `provium test`.
@@ -49,6 +51,7 @@ let
         configFile = project.config;
         mapFile = project.map;
         nativeBuildInputs = [ provium ];
+        PROVIUM_FIXTURE_PATH = builtins.concatStringsSep ":" (map toString fixtures);
       };
       report = pkgs.runCommand "${name}-report" environment ''
         ${run}
@@ -68,7 +71,7 @@ let
       (
         environment
         // {
-          passthru = { inherit report; };
+          passthru = { inherit report fixtures; };
         }
       )
       ''

@@ -1,7 +1,11 @@
 # mkChecks: one derivation per test file, and what a file's head line says is all that its derivation depends on:
 #
 #     -- provium: profiles=stable,mainline fixtures=base
-{ pkgs, mkCheck }:
+{
+  pkgs,
+  mkCheck,
+  mkFixture,
+}:
 let
   inherit (pkgs) lib;
   suite = import ./suite.nix { inherit pkgs; };
@@ -100,17 +104,48 @@ let
 
   profilesOf = file: (headOf src file).profiles;
 
+  # All profiles that any of these files names; null where one of them does not say.
+  profilesOfAll =
+    files:
+    let
+      each = map profilesOf files;
+    in
+    if builtins.elem null each then null else lib.unique (builtins.concatLists each);
+
+  # A fixture for one profile: the same derivation for every file that asks for it.
+  fixtureFor =
+    profile: fixture:
+    let
+      head = headOf src (fixtureFile fixture);
+      parents = if head.fixtures == null then [ ] else head.fixtures;
+      files = map fixtureFile (closure [ ] [ fixture ]);
+      named = profilesOfAll files;
+    in
+    mkFixture (
+      common
+      // {
+        inherit fixture profile;
+        onlyProfiles = if named == null then null else lib.unique ([ profile ] ++ named);
+        keyProfiles = "used";
+        fixtures = map (fixtureFor profile) parents;
+        keep = other: _: !isTest other && (!isFixture other || builtins.elem other files || !head.stated);
+      }
+    );
+
   one =
     file:
     let
       head = headOf src file;
-      fixtures = if head.fixtures == null then [ ] else closure [ ] head.fixtures;
-      fixtureFiles = map fixtureFile fixtures;
+      named = if head.fixtures == null then [ ] else head.fixtures;
+      fixtureFiles = map fixtureFile (closure [ ] named);
       # A fixture's profiles belong to the file that uses it.
-      profiles = lib.unique (
-        builtins.concatMap (file: if profilesOf file == null then [ ] else profilesOf file) (
-          [ file ] ++ fixtureFiles
-        )
+      profiles =
+        if head.profiles == null then null else lib.unique (
+          builtins.concatMap (file: if profilesOf file == null then [ ] else profilesOf file) ([ file ] ++ fixtureFiles)
+        );
+      # What `vm_fixture` asks for where it is given no profile.
+      first = builtins.head (
+        builtins.sort builtins.lessThan (if profiles == null then project.names else profiles)
       );
     in
     mkCheck (
@@ -118,7 +153,9 @@ let
       // {
         name = "${name}-${nameOf file}";
         tests = [ file ];
-        onlyProfiles = if head.stated && head.profiles != null then profiles else null;
+        onlyProfiles = profiles;
+        keyProfiles = "used";
+        fixtures = given.fixtures or [ ] ++ map (fixtureFor first) named;
         # Another test is no part of it; nor is another fixture, where the head line names those that are.
         keep =
           other: _:

@@ -7,7 +7,8 @@ let
   mkInitrd = import ./initrd.nix { inherit pkgs; };
   mkProfile = import ./profile.nix { inherit pkgs; };
   mkCheck = import ./check.nix { inherit pkgs provium; };
-  mkChecks = import ./checks.nix { inherit pkgs mkCheck; };
+  mkFixture = import ./fixture.nix { inherit pkgs provium; };
+  mkChecks = import ./checks.nix { inherit pkgs mkCheck mkFixture; };
 in
 {
   inherit
@@ -18,6 +19,7 @@ in
     mkProfile
     mkCheck
     mkChecks
+    mkFixture
     ;
   inherit (pkgs.stdenv.hostPlatform) system;
   provium-agent = packages.agent;

@@ -23,6 +23,10 @@ in
   files ? [ ],
   # Names of the profiles to keep; null for all.
   onlyProfiles ? null,
+  # Which profiles are part of the fixtures' keys, where provium.toml does not say: one that is not here can't be.
+  keyProfiles ? (if onlyProfiles == null then null else "used"),
+  # The CPU model of the profiles that name none.
+  cpu ? null,
   ...
 }:
 let
@@ -120,7 +124,8 @@ let
 
   settled = lib.genAttrs names (
     name:
-    builtins.mapAttrs (
+    lib.optionalAttrs (cpu != null) { inherit cpu; }
+    // builtins.mapAttrs (
       key: value: if builtins.elem key keysOfFiles then realised value else value
     ) (whole name)
   );
@@ -156,13 +161,15 @@ let
   ];
 in
 {
-  inherit roots;
+  inherit roots names;
 
   # provium.toml as the sandbox gets it: all profiles come from the map, by `from_flake`.
   config = pkgs.writeText "provium.toml" (
     "[provium]\n"
     + lib.concatMapStrings (key: setting key (kept // qemu).${key}) (builtins.attrNames (kept // qemu))
-    + lib.optionalString (onlyProfiles != null && !(kept ? key_profiles)) (setting "key_profiles" "used")
+    + lib.optionalString (keyProfiles != null && !(kept ? key_profiles)) (
+      setting "key_profiles" keyProfiles
+    )
     + "\n[profiles]\nfrom_flake = \".\"\n"
   );
   map = pkgs.writeText "nix-map.json" (builtins.toJSON { profiles = settled; });

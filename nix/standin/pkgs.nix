@@ -121,7 +121,7 @@ let
       {
         version = "0.0.0";
         src = runCommand "no-kernel-source" { } ''
-          echo 'this stand-in has no kernel source: PROVIUM_KERNEL_SOURCE names one for tests/nix-check' >&2
+          echo 'this stand-in has no source of a kernel: tests/nix-check --kernels gets one' >&2
           exit 1
         '';
       }
