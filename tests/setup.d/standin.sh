@@ -62,14 +62,12 @@ standin_make() {
     rm -rf "$part"
 }
 
-# The source of a kernel, for variants that are built from it: what PROVIUM_KERNEL_SOURCE names, such as
-# linux-source-6.1.tar.xz out of Debian's package. null where nobody asked for one.
+# The source of a kernel, for variants that are built from it; null where nobody asked for one.
 standin_kernel_source() {
-    local source=${PROVIUM_KERNEL_SOURCE:-} name
-    if [[ -n $source ]]; then
-        [[ -e $source ]] || fail "PROVIUM_KERNEL_SOURCE: there is no \`$source\`"
-        name=$(basename "$source")
-        printf '{ file = "%s"; version = "%s"; }' "$(store_add "$name" "$source")" "$(grep -oE '[0-9]+(\.[0-9]+)+' <<<"$name")"
+    local name
+    if [[ -n ${kernel_source:-} ]]; then
+        name=$(basename "$kernel_source")
+        printf '{ file = "%s"; version = "%s"; }' "$(store_add "$name" "$kernel_source")" "$(grep -oE '[0-9]+(\.[0-9]+)+' <<<"$name")"
     else
         printf null
     fi
