@@ -203,7 +203,7 @@ fn an_image_that_brings_the_agent_itself() {
     let mut init = "#!/bin/sh\nmkdir -p /proc /sys /dev\nmount -t proc proc /proc\nmount -t sysfs sysfs /sys\n\
                     mount -t devtmpfs devtmpfs /dev\n"
         .to_owned();
-    for module in order.unwrap() {
+    for module in order.unwrap().modules {
         std::fs::write(root.join("drivers").join(&module.name), &module.bytes).unwrap();
         init.push_str(&format!("insmod /drivers/{}\n", module.name));
     }

@@ -26,9 +26,19 @@ impl Out {
     /// # Errors
     /// When the host is gone for good.
     pub fn send(&self, request: u32, message: &ToHost) -> io::Result<()> {
+        self.send_all(&[(request, message)])
+    }
+
+    /// Sends messages in one piece.
+    ///
+    /// # Errors
+    /// When the host is gone for good.
+    pub fn send_all(&self, messages: &[(u32, &ToHost)]) -> io::Result<()> {
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         buffer.clear();
-        message.encode(request, &mut buffer);
+        for (request, message) in messages {
+            message.encode(*request, &mut buffer);
+        }
         self.write(&buffer)
     }
 

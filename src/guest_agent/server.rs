@@ -12,6 +12,7 @@ use super::ops::{self, Root, Shared};
 use super::out::Out;
 use super::processes::{Processes, Source};
 use super::sys::{self, check};
+use super::wake_up::Sleep;
 use super::watchers::{Watchers, watch};
 use super::{clock, kmsg, wake_up};
 use crate::agent_protocol::{Hello, Incoming, Op, OpError, OpReply, PROTOCOL_VERSION, ToGuest, ToHost};
@@ -103,7 +104,7 @@ fn run(channel: OwnedFd, setting: Setting, hello: &Hello, start: Start) -> io::R
     shared.out.send(0, &ToHost::Hello(hello.clone()))?;
 
     let (incoming, sync) = (Incoming::default(), Some(Sync::new(hello.nonce)));
-    let mut host = Host { incoming, jobs, sync, asleep: false, just_woken: false, dev: setting.dev, shared };
+    let mut host = Host { incoming, jobs, sync, sleep: None, owes_hello: false, dev: setting.dev, shared };
     let shared = Arc::clone(&host.shared);
     let (processes, out) = (&shared.processes, &shared.out);
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 64];
@@ -192,10 +193,10 @@ struct Host {
     incoming: Incoming,
     jobs: Sender<(u32, ToGuest)>,
     sync: Option<Sync>,
-    /// Whether a hello follows the nonce that is waited for.
-    asleep: bool,
-    /// Whether nothing has been asked since.
-    just_woken: bool,
+    /// Lasts until a first message has come behind the nonce that is waited for.
+    sleep: Option<Sleep>,
+    /// Whether the hello of that must still be sent.
+    owes_hello: bool,
     /// A `/dev` that the kernel fills, where it is not the ordinary one.
     dev: Option<OwnedFd>,
     shared: Arc<Shared>,
@@ -216,12 +217,13 @@ impl Host {
                 };
                 if let Some(rest) = rest {
                     self.sync = None;
-                    if std::mem::take(&mut self.asleep) {
-                        self.just_woken = true;
-                        self.shared.out.send(0, &ToHost::Hello(hello(None, Vec::new())))?;
-                    }
+                    self.owes_hello = self.sleep.is_some();
                     if !self.receive_all(&rest)? {
                         return Ok(false);
+                    }
+                    // Nothing whole came with the nonce: the host may wait for the hello first.
+                    if let Some(sleep) = self.sleep.as_ref().filter(|_| std::mem::take(&mut self.owes_hello)) {
+                        self.shared.out.send_all(&[(0, sleep.hello())])?;
                     }
                 }
                 continue;
@@ -249,8 +251,23 @@ impl Host {
         let nonce = sys::nonce();
         self.sync = Some(Sync::new(nonce));
         self.incoming = Incoming::default();
-        self.asleep = true;
+        self.sleep = Some(Sleep::new(hello(None, Vec::new()), self.dev.as_ref()));
         out.send(request, &ToHost::Reply(OpReply::Quiet(nonce)))
+    }
+
+    /// Takes the first message behind the nonce: makes the guest its own machine where that says so, and only then. False
+    /// where it is another one, which is still to be dealt with.
+    fn awake(&mut self, request: u32, message: &ToGuest, sleep: &Sleep) -> io::Result<bool> {
+        let owes_hello = std::mem::take(&mut self.owes_hello).then_some((0, sleep.hello()));
+        let ToGuest::Op(Op::Wake(wake)) = message else {
+            self.shared.out.send_all(owes_hello.as_slice())?;
+            return Ok(false);
+        };
+        let notices = ToHost::Reply(OpReply::Notices(wake_up::wake_up(wake, sleep)));
+        // In one piece: it costs one way through the kernel's driver.
+        let all: Vec<_> = owes_hello.into_iter().chain([(request, &notices)]).collect();
+        self.shared.out.send_all(&all)?;
+        Ok(true)
     }
 
     /// Takes bytes that were read elsewhere.
@@ -282,7 +299,11 @@ impl Host {
 
     /// Does what needs no waiting; hands everything else to the ops thread.
     fn dispatch(&mut self, request: u32, message: ToGuest) -> io::Result<bool> {
-        let just_woken = std::mem::take(&mut self.just_woken);
+        if let Some(sleep) = self.sleep.take()
+            && self.awake(request, &message, &sleep)?
+        {
+            return Ok(true);
+        }
         let processes = &self.shared.processes;
         match &message {
             ToGuest::Ping => {
@@ -309,10 +330,6 @@ impl Host {
             // Not as whoever the ops thread has become meanwhile.
             ToGuest::Op(Op::GetClock) => return self.answer(request, clock::get()),
             ToGuest::Op(Op::SetClock(time)) => return self.answer(request, clock::set(*time)),
-            // Only at this one moment: it changes the machine that the agent runs on.
-            ToGuest::Op(Op::Wake(wake)) if just_woken => {
-                return self.answer(request, Ok(OpReply::Notices(wake_up::wake_up(wake, self.dev.as_ref()))));
-            }
             ToGuest::Stdin(bytes) => {
                 processes.stdin(request, Some(bytes), &self.shared.out)?;
                 return Ok(true);

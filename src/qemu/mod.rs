@@ -22,7 +22,7 @@ pub use arguments::{AGENT_PORT_ID, CARD_DRIVER, CPU_MODEL, CardSpec, Channels, M
 pub use error::{QemuError, QmpError};
 pub use find::{Candidates, QemuBinary, Version, find};
 pub use kernel_image::{Extracted, KernelImage, KernelKind, extract_vmlinux, inspect};
-pub use modules::{ModInfo, Module, Wanted, load_order, modinfo, read_module, release_directory};
+pub use modules::{LoadOrder, ModInfo, Module, Wanted, load_order, modinfo, read_module, release_directory};
 pub use process::{HostEnds, QemuExit, QemuProcess};
 pub use qmp::{GuestCondition, GuestEnd, Qmp, QmpEvent};
 pub use ram::RamFile;

@@ -9,7 +9,7 @@ use super::bed::ProfileImages;
 use super::options::VmOptions;
 use crate::agent_protocol::{BootFile, BootPlan, GuestInit, LAUNCHER_PATH, PLAN_PATH, PROVIUM_DIR};
 use crate::foundation::path_error::PathContext;
-use crate::qemu::{self, Extracted, KernelImage, QemuError, Wanted, initrd, load_order, release_directory};
+use crate::qemu::{self, Extracted, KernelImage, LoadOrder, QemuError, Wanted, initrd, load_order, release_directory};
 
 /// The drivers of the agent's channel, where the kernel has them as modules.
 const DRIVERS: [&str; 2] = ["virtio_pci", "virtio_console"];
@@ -41,12 +41,20 @@ pub struct ImageCache {
     kernels: PathBuf,
     unpacked: Mutex<HashMap<FileState, Option<PathBuf>>>,
     made: Mutex<HashMap<blake3::Hash, PathBuf>>,
+    recipes: Mutex<HashMap<blake3::Hash, Made>>,
+}
+
+/// An initrd that was made.
+struct Made {
+    /// The files that it was made from, as they were.
+    inputs: Vec<FileState>,
+    path: PathBuf,
 }
 
 impl ImageCache {
     /// No image yet; overlays are written to `directory`, unpacked kernels kept in `kernels`.
     pub fn new(directory: PathBuf, kernels: PathBuf) -> Self {
-        Self { directory, kernels, unpacked: Mutex::default(), made: Mutex::default() }
+        Self { directory, kernels, unpacked: Mutex::default(), made: Mutex::default(), recipes: Mutex::default() }
     }
 
     /// Looks at the kernel; with `fast` unpacks it, so that it boots through PVH. Blocks.
@@ -100,7 +108,7 @@ impl ImageCache {
         Ok(path)
     }
 
-    /// The file for `-initrd`. Blocks: reads modules and the user's initrd.
+    /// The file for `-initrd`. Blocks: reads modules and the user's initrd, unless they are those of an earlier call.
     ///
     /// # Errors
     /// A module that is missing, an initrd or agent that can't be used, a disk that is full.
@@ -113,37 +121,54 @@ impl ImageCache {
         drivers: &[&str],
         guest_init: GuestInit,
     ) -> Result<PathBuf, Problem> {
-        let mut drivers: Vec<String> = drivers.iter().map(|name| (*name).to_owned()).collect();
-        drivers.extend(drivers_of_root(&guest_init));
-        let modules = modules(kernel, images, options, &drivers).map_err(|error| ("modules", error))?;
+        let release = kernel.release.as_deref();
+        let wanted = wanted(options, drivers, &guest_init);
+        let directory = images.modules.as_deref().map(|directory| release_directory(directory, release));
+        let directory = directory.transpose().map_err(|error| ("modules", error))?;
         let files = options.files.iter().flatten().map(|file| BootFile {
             path: file.path.clone(),
             content: file.content.clone(),
             mode: file.mode,
         });
-        let file_of = |name: &str| format!("{}.ko", name.replace('-', "_"));
         let plan = BootPlan {
             init: guest_init,
-            modules: modules.iter().map(|module| file_of(&module.name)).collect(),
+            modules: Vec::new(),
             required: options.load_modules.iter().flatten().map(|name| file_of(name)).collect(),
             initial_time: options.initial_time,
             files: files.collect(),
             hostname: options.hostname.clone(),
         };
-        let program = qemu::read_agent(agent).map_err(|error| ("agent", error))?;
-        let entry =
-            |path: &str, mode, content| initrd::Entry { path: path.trim_start_matches('/').to_owned(), mode, content };
-        let mut entries = vec![entry(LAUNCHER_PATH, 0o755, program), entry(PLAN_PATH, 0o600, plan.encode())];
-        entries.extend(
-            modules
-                .into_iter()
-                .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}", file_of(&module.name)), 0o600, module.bytes)),
-        );
-        let overlay = initrd::overlay(&entries).map_err(|error| ("initrd", QemuError::Image(error.to_string())))?;
+        let recipe = recipe(&[Some(agent), images.initrd.as_deref(), directory.as_deref()], release, &wanted, &plan);
+        if let Some(path) = self.recall(&recipe) {
+            return Ok(path);
+        }
+        // Before they are read: what changes meanwhile is read again next time.
+        let program = state_of(agent);
+        let user = images.initrd.as_deref().map(state_of).transpose().map_err(|error| ("initrd", error))?;
+        let order = modules(directory.as_deref(), release, &wanted).map_err(|error| ("modules", error))?;
+        let sources: Result<Vec<_>, _> = order.sources.iter().map(|path| state_of(path)).collect();
+        let overlay = overlay(agent, plan, order.modules)?;
+        let path = self.file(&overlay, images.initrd.as_deref(), user.as_ref())?;
+        let mut inputs = sources.map_err(|error| ("modules", error))?;
+        inputs.extend(user.into_iter().chain([program.map_err(|error| ("agent", error))?]));
+        let made = Made { inputs, path: path.clone() };
+        self.recipes.lock().unwrap_or_else(PoisonError::into_inner).insert(recipe, made);
+        Ok(path)
+    }
+
+    /// What was made from the same files before, where none of them has changed.
+    fn recall(&self, recipe: &blake3::Hash) -> Option<PathBuf> {
+        let recipes = self.recipes.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = recipes.get(recipe)?;
+        let is_same = |input: &FileState| state_of(&input.0).is_ok_and(|state| state == *input);
+        made.inputs.iter().all(is_same).then(|| made.path.clone())
+    }
+
+    /// The file that holds `overlay` and the user's initrd.
+    fn file(&self, overlay: &[u8], initrd: Option<&Path>, state: Option<&FileState>) -> Result<PathBuf, Problem> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&overlay);
-        if let Some(user) = &images.initrd {
-            let (path, length, modified) = state_of(user).map_err(|error| ("initrd", error))?;
+        hasher.update(overlay);
+        if let Some((path, length, modified)) = state {
             hasher.update(path.as_os_str().as_encoded_bytes());
             hasher.update(&length.to_le_bytes());
             let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -156,10 +181,46 @@ impl ImageCache {
             return Ok(path.clone());
         }
         let path = self.directory.join(format!("initrd-{}", made.len()));
-        initrd::write(&overlay, images.initrd.as_deref(), &path).map_err(|error| ("initrd", error))?;
+        initrd::write(overlay, initrd, &path).map_err(|error| ("initrd", error))?;
         made.insert(key, path.clone());
         Ok(path)
     }
+}
+
+/// The archive with the agent, its `plan` and the modules.
+fn overlay(agent: &Path, mut plan: BootPlan, modules: Vec<qemu::Module>) -> Result<Vec<u8>, Problem> {
+    plan.modules = modules.iter().map(|module| file_of(&module.name)).collect();
+    let program = qemu::read_agent(agent).map_err(|error| ("agent", error))?;
+    let entry =
+        |path: &str, mode, content| initrd::Entry { path: path.trim_start_matches('/').to_owned(), mode, content };
+    let mut entries = vec![entry(LAUNCHER_PATH, 0o755, program), entry(PLAN_PATH, 0o600, plan.encode())];
+    entries.extend(
+        modules
+            .into_iter()
+            .map(|module| entry(&format!("{PROVIUM_DIR}/modules/{}", file_of(&module.name)), 0o600, module.bytes)),
+    );
+    initrd::overlay(&entries).map_err(|error| ("initrd", QemuError::Image(error.to_string())))
+}
+
+/// What an overlay is made by, but for the content of the files.
+fn recipe(paths: &[Option<&Path>], release: Option<&str>, wanted: &[Wanted], plan: &BootPlan) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    paths.iter().for_each(|path| add(path.map_or(&[][..], |path| path.as_os_str().as_encoded_bytes())));
+    add(release.unwrap_or_default().as_bytes());
+    add(&plan.encode());
+    for Wanted { name, required } in wanted {
+        add(name.as_bytes());
+        add(&[u8::from(*required)]);
+    }
+    hasher.finalize()
+}
+
+fn file_of(module: &str) -> String {
+    format!("{}.ko", module.replace('-', "_"))
 }
 
 /// Looks at all files of a profile for guests of `arch`, as a boot would.
@@ -203,31 +264,28 @@ fn drivers_of_root(init: &GuestInit) -> Vec<String> {
     disks.into_iter().chain(root.fs_types.iter().flat_map(of_kind)).collect()
 }
 
-fn modules(
-    kernel: &KernelImage,
-    images: &ProfileImages,
-    options: &VmOptions,
-    of_root: &[String],
-) -> Result<Vec<qemu::Module>, QemuError> {
-    let asked: Vec<&str> = options.load_modules.iter().flatten().map(String::as_str).collect();
-    let Some(directory) = &images.modules else {
-        return match asked.first() {
-            None => Ok(Vec::new()),
-            Some(name) => Err(QemuError::Image(format!(
-                "`{name}` can't be loaded: the profile has no `modules`\nhint: name the directory that holds lib/modules"
-            ))),
-        };
-    };
-    let release = kernel.release.as_deref();
-    let directory = release_directory(directory, release)?;
-    let harness = DRIVERS
-        .into_iter()
-        .chain(WELCOME)
-        .chain(NETWORK.into_iter().filter(|_| options.network))
-        .chain(of_root.iter().map(String::as_str))
-        .map(Wanted::optional);
-    let wanted: Vec<Wanted> = harness.chain(asked.into_iter().map(Wanted::required)).collect();
-    load_order(&directory, release, &wanted)
+/// The modules of a boot.
+fn wanted(options: &VmOptions, drivers: &[&str], init: &GuestInit) -> Vec<Wanted> {
+    let network = NETWORK.into_iter().filter(|_| options.network);
+    let harness =
+        DRIVERS.into_iter().chain(WELCOME).chain(network).chain(drivers.iter().copied()).map(Wanted::optional);
+    let of_root = drivers_of_root(init).into_iter().map(Wanted::optional);
+    let asked = options.load_modules.iter().flatten().map(Wanted::required);
+    harness.chain(of_root).chain(asked).collect()
+}
+
+fn modules(directory: Option<&Path>, release: Option<&str>, wanted: &[Wanted]) -> Result<LoadOrder, QemuError> {
+    match (directory, wanted.iter().find(|module| module.required)) {
+        (Some(directory), _) => load_order(directory, release, wanted),
+        (None, None) => Ok(LoadOrder::default()),
+        (None, Some(module)) => Err(no_modules(&module.name)),
+    }
+}
+
+fn no_modules(name: &str) -> QemuError {
+    QemuError::Image(format!(
+        "`{name}` can't be loaded: the profile has no `modules`\nhint: name the directory that holds lib/modules"
+    ))
 }
 
 /// A module by its kernel name, unpacked.
@@ -240,11 +298,56 @@ pub type NamedModule = (String, Vec<u8>);
 /// The profile has no `modules`, or none of that name.
 pub fn named_modules(images: &ProfileImages, release: &str, name: &str) -> Result<Vec<NamedModule>, QemuError> {
     let Some(directory) = &images.modules else {
-        return Err(QemuError::Image(format!(
-            "`{name}` can't be loaded: the profile has no `modules`\nhint: name the directory that holds lib/modules"
-        )));
+        return Err(no_modules(name));
     };
     let directory = release_directory(directory, Some(release))?;
-    let modules = load_order(&directory, Some(release), &[Wanted::required(name)])?;
-    Ok(modules.into_iter().map(|module| (module.name, module.bytes)).collect())
+    let order = load_order(&directory, Some(release), &[Wanted::required(name)])?;
+    Ok(order.modules.into_iter().map(|module| (module.name, module.bytes)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::KernelKind;
+    use std::fs;
+
+    #[test]
+    fn what_is_unchanged_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+        program.resize(64, 0);
+        fs::write(at("agent"), &program).unwrap();
+        fs::write(at("initrd"), b"070701").unwrap();
+        fs::create_dir_all(at("modules/kernel/drivers")).unwrap();
+        fs::write(at("modules/modules.order"), b"").unwrap();
+        let cache = ImageCache::new(dir.path().to_owned(), at("kernels"));
+        let kernel = KernelImage { path: at("kernel"), kind: KernelKind::Vmlinux, release: None };
+        let images =
+            ProfileImages { initrd: Some(at("initrd")), modules: Some(at("modules")), ..ProfileImages::default() };
+        let make = |hostname: Option<&str>| {
+            let options = VmOptions { hostname: hostname.map(str::to_owned), ..VmOptions::default() };
+            cache.initrd(&at("agent"), &kernel, &images, &options, &[], GuestInit::Default)
+        };
+        let first = make(None).unwrap();
+        assert_ne!(make(Some("other")).unwrap(), first);
+
+        // Another content that looks the same can't be seen: had it been read, it would be no program.
+        let modified = fs::metadata(at("agent")).unwrap().modified().unwrap();
+        fs::write(at("agent"), [0; 64]).unwrap();
+        fs::File::options().write(true).open(at("agent")).unwrap().set_modified(modified).unwrap();
+        assert_eq!(make(None).unwrap(), first);
+
+        program.push(0);
+        fs::write(at("agent"), &program).unwrap();
+        fs::write(at("initrd"), b"070701 and more").unwrap();
+        let second = make(None).unwrap();
+        assert_ne!(second, first);
+        assert!(fs::read(&second).unwrap().ends_with(b"and more"));
+
+        // A module that was not there before, in a tree without an index.
+        fs::write(at("modules/kernel/drivers/virtio_pci.ko"), b"no module").unwrap();
+        let (key, error) = make(None).unwrap_err();
+        assert!(key == "modules" && error.to_string().contains("virtio_pci.ko"), "{error}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::bed::Testbed;
 use super::console::Console;
 use super::error::VmError;
 use super::kernel_log::{KernelLog, Teller};
+use super::ready::ReadyMachine;
 use super::running::{Built, Consoles, Running};
 use crate::foundation::path_error::describe_io;
 use crate::project::Profile;
@@ -42,6 +44,8 @@ pub struct Launched {
     channel: Option<UnixStream>,
     /// The cables of its network cards.
     cables: Vec<std::os::unix::net::UnixStream>,
+    /// Whether it has taken in the state of another machine already.
+    pub is_loaded: bool,
     started: VmStarted,
 }
 
@@ -63,15 +67,15 @@ impl Launched {
 }
 
 impl Launch<'_> {
-    /// Starts QEMU; `ram` is the RAM of a machine that is copy-on-write, all others get their own. `inherit` are the
-    /// descriptors that `spec` names by number.
+    /// Starts QEMU; `stored` is the RAM of a machine that is copy-on-write, and the file of the state that it will take in; all
+    /// others get RAM of their own. `inherit` are the descriptors that `spec` names by number.
     ///
     /// # Errors
     /// No RAM or logs to be had, a QEMU that does not start.
     pub async fn start(
         &self,
         mut spec: MachineSpec,
-        ram: Option<RamFile>,
+        stored: Option<(RamFile, &Path)>,
         inherit: Vec<OwnedFd>,
     ) -> Result<Launched, VmError> {
         let machine = self.bed.machine().await?;
@@ -80,22 +84,23 @@ impl Launch<'_> {
         let start = self.bed.next_start();
         let file = |what: &str| settings.runtime_dir.join(format!("vm-{}.{start}.{what}.log", self.vm.vm_id));
         spec.reset_log = file("reset");
+        let (ram, state) = stored.map_or((None, None), |(ram, state)| (Some(ram), Some(state)));
         let ram = match (spec.ram, ram) {
             (RamKind::Own, _) => None,
             (RamKind::Private, Some(ram)) => Some(ram),
             (RamKind::Shared | RamKind::Private, _) => Some(RamFile::in_memory(spec.ram_size()).map_err(no_ram)?),
         };
-        let ahead = match &ram {
-            Some(ram) if spec.incoming => self.bed.shared.ready.take(&spec, ram).await,
+        let ahead = match (&ram, state) {
+            (Some(ram), Some(state)) => self.bed.shared.ready.take(&spec, ram, state).await,
             _ => None,
         };
-        let (spec, qemu, ends) = match ahead {
+        let ReadyMachine { spec, qemu, ends, is_loaded } = match ahead {
             Some(ready) => ready,
             None => {
                 let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref(), inherit).await;
                 let failed = |source| VmError::Qemu { vm: self.vm.vm.clone(), op: self.op, source };
                 let (qemu, ends) = started.map_err(failed)?;
-                (spec, qemu, ends)
+                ReadyMachine { spec, qemu, ends, is_loaded: false }
             }
         };
         let consoles = Consoles {
@@ -117,7 +122,7 @@ impl Launch<'_> {
         let log = self.kernel_log(&consoles);
         let built = Built { spec, ram };
         let running = Running::new(self.vm.clone(), settings.sink.clone(), qemu, consoles, built, log);
-        Ok(Launched { running: Arc::new(running), channel: Some(channel), cables: ends.cards, started })
+        Ok(Launched { running: Arc::new(running), channel: Some(channel), cables: ends.cards, is_loaded, started })
     }
 
     fn kernel_log(&self, consoles: &Consoles) -> KernelLog {

@@ -1,11 +1,13 @@
-//! QEMUs that were started ahead: a restore with the arguments of an earlier one finds one that only waits for the state.
+//! QEMUs that were started ahead: a restore with the arguments of an earlier one finds one that has the state and only waits
+//! for the word to go on.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinHandle;
 
 use super::bed::Testbed;
-use crate::qemu::{HostEnds, MachineSpec, QemuProcess, RamFile};
+use crate::qemu::{Accel, HostEnds, MachineSpec, QemuProcess, RamFile};
 
 /// How many wait at most; each takes about as much memory as a small program.
 const MOST: usize = 2;
@@ -14,7 +16,21 @@ const MOST: usize = 2;
 struct Ready {
     spec: MachineSpec,
     ram: RamFile,
+    /// The file of the state that it takes in.
+    state: PathBuf,
     start: Start,
+}
+
+/// A QEMU that was started ahead.
+pub struct ReadyMachine {
+    /// As it was told.
+    pub spec: MachineSpec,
+    /// It.
+    pub qemu: QemuProcess,
+    /// Its channels.
+    pub ends: HostEnds,
+    /// Whether it has taken the state in.
+    pub is_loaded: bool,
 }
 
 type Started = Option<(QemuProcess, HostEnds)>;
@@ -39,22 +55,23 @@ impl ReadyMachines {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One with these arguments, where there is one: as it was told, it, its channels. Waits for one that is just being
+    /// One with these arguments, for the state in the file `state`, where there is one. Waits for one that is just being
     /// started.
-    pub async fn take(&self, spec: &MachineSpec, ram: &RamFile) -> Option<(MachineSpec, QemuProcess, HostEnds)> {
+    pub async fn take(&self, spec: &MachineSpec, ram: &RamFile, state: &Path) -> Option<ReadyMachine> {
         let mut ready = {
             let mut waiting = self.waiting();
-            let at = waiting.iter().position(|ready| is_for(ready, spec, ram))?;
+            let at = waiting.iter().position(|ready| is_for(ready, spec, ram, state))?;
             waiting.remove(at)
         };
         let (qemu, ends) = (&mut ready.start.0).await.ok().flatten()?;
         let lives = qemu.exit_watch().borrow().is_none();
-        lives.then_some((ready.spec, qemu, ends))
+        let is_loaded = loads_ahead(&ready.spec);
+        lives.then_some(ReadyMachine { spec: ready.spec, qemu, ends, is_loaded })
     }
 
     /// Whether there is one with these arguments.
-    fn has(&self, spec: &MachineSpec, ram: &RamFile) -> bool {
-        self.waiting().iter().any(|ready| is_for(ready, spec, ram))
+    fn has(&self, spec: &MachineSpec, ram: &RamFile, state: &Path) -> bool {
+        self.waiting().iter().any(|ready| is_for(ready, spec, ram, state))
     }
 
     /// Adds one; the oldest one makes room.
@@ -77,23 +94,34 @@ impl ReadyMachines {
 }
 
 /// Each has a log of its own; all else must be the same.
-fn is_for(ready: &Ready, spec: &MachineSpec, ram: &RamFile) -> bool {
+fn is_for(ready: &Ready, spec: &MachineSpec, ram: &RamFile, state: &Path) -> bool {
     let same = MachineSpec { reset_log: ready.spec.reset_log.clone(), ..spec.clone() };
-    ready.spec == same && ready.ram.is(ram)
+    ready.spec == same && ready.ram.is(ram) && ready.state == state
 }
 
-/// Starts one in the background for the next restore with these arguments, unless it is there already.
-pub fn start_ahead(bed: &Testbed, spec: &MachineSpec, ram: &RamFile) {
-    if bed.shared.ready.has(spec, ram) {
+/// Whether it takes the state in at once. Under KVM the time-stamp counter would go on from then, and a guest that trusts it would
+/// find that it had slept.
+fn loads_ahead(spec: &MachineSpec) -> bool {
+    spec.accel == Accel::Tcg
+}
+
+/// Starts one in the background for the next restore with these arguments from the state in the file `state`, unless it is there
+/// already.
+pub fn start_ahead(bed: &Testbed, spec: &MachineSpec, ram: &RamFile, state: PathBuf) {
+    if bed.shared.ready.has(spec, ram, &state) {
         return;
     }
     let reset_log = bed.shared.settings.runtime_dir.join(format!("ready-{}.reset.log", bed.next_start()));
     let spec = MachineSpec { reset_log, ..spec.clone() };
-    let (told, file, of) = (spec.clone(), ram.clone(), bed.clone());
+    let (told, file, of, from) = (spec.clone(), ram.clone(), bed.clone(), state.clone());
     let start = tokio::spawn(async move {
         // What fails here is told by the restore that needs it.
         let machine = of.machine().await.ok()?;
-        QemuProcess::start(machine.qemu(), &told, Some(&file), Vec::new()).await.ok()
+        let (qemu, ends) = QemuProcess::start(machine.qemu(), &told, Some(&file), Vec::new()).await.ok()?;
+        if loads_ahead(&told) {
+            qemu.load(&from, false).await.ok()?;
+        }
+        Some((qemu, ends))
     });
-    bed.shared.ready.add(Ready { spec, ram: ram.clone(), start: Start(start) });
+    bed.shared.ready.add(Ready { spec, ram: ram.clone(), state, start: Start(start) });
 }

@@ -70,6 +70,13 @@ test("clones are not the same machine", function(t)
   for file in pairs(written(a)) do t:assert(not of_b[file], file .. " is shared") end
 end)
 
+test("an agent that is awake goes before nobody", function(t)
+  for _, machine in ipairs({vm, restored("calm")}) do
+    -- proc_pid_stat(5): the scheduling policy, that of the agent and of what it starts.
+    t:assert_eq(machine:run("cut -d ' ' -f 41 /proc/$PPID/stat /proc/self/stat"):assert_ok():trim(), "0\n0")
+  end
+end)
+
 test("the kernel's log, consoles, the button and a reset work in a clone", function(t)
   local one = restored("one")
   one:run("echo from the clone > /dev/kmsg"):assert_ok()

@@ -17,17 +17,26 @@ pub(super) struct Index {
     files: HashMap<String, PathBuf>,
     /// From `modules.dep`; empty where that is missing.
     depends: HashMap<String, Vec<String>>,
+    /// The files and directories that all this is from.
+    sources: Vec<PathBuf>,
 }
 
 impl Index {
     /// Reads `modules.builtin`, `modules.dep`, and where the latter is missing the tree itself.
     pub(super) fn read(directory: &Path) -> Result<Index, PathError> {
-        let mut index = Index::default();
-        if let Some(text) = read_if_there(&directory.join("modules.builtin"))? {
+        // A list that appears changes the directory itself.
+        let mut index = Index { sources: vec![directory.to_owned()], ..Index::default() };
+        let builtin = directory.join("modules.builtin");
+        if let Some(text) = read_if_there(&builtin)? {
+            index.sources.push(builtin);
             index.builtin = text.lines().filter_map(name_of).collect();
         }
-        match read_if_there(&directory.join("modules.dep"))? {
-            Some(text) => index.take_modules_dep(directory, &text),
+        let dependencies = directory.join("modules.dep");
+        match read_if_there(&dependencies)? {
+            Some(text) => {
+                index.sources.push(dependencies);
+                index.take_modules_dep(directory, &text);
+            }
             None => index.walk(directory, 0)?,
         }
         Ok(index)
@@ -36,6 +45,11 @@ impl Index {
     /// Whether it knows no module at all.
     pub(super) fn is_empty(&self) -> bool {
         self.builtin.is_empty() && self.files.is_empty()
+    }
+
+    /// The files and directories that decide what it is.
+    pub(super) fn sources(&self) -> &[PathBuf] {
+        &self.sources
     }
 
     pub(super) fn is_builtin(&self, name: &str) -> bool {
@@ -71,6 +85,7 @@ impl Index {
             if path.is_dir() {
                 // Links to the kernel's sources.
                 if depth > 0 || !matches!(file_name, "build" | "source") {
+                    self.sources.push(path.clone());
                     self.walk(&path, depth + 1)?;
                 }
             } else if let Some(name) = name_of(file_name) {

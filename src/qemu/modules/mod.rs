@@ -12,4 +12,4 @@ mod tests;
 pub use decompress::read_module;
 pub use directory::release_directory;
 pub use modinfo::{ModInfo, modinfo};
-pub use order::{Module, Wanted, load_order};
+pub use order::{LoadOrder, Module, Wanted, load_order};

@@ -1,7 +1,7 @@
 //! From wanted names to modules in the order they must be loaded.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::decompress::read_module;
 use super::index::{Index, canonical};
@@ -38,14 +38,25 @@ pub struct Module {
     pub bytes: Vec<u8>,
 }
 
+/// Modules in the order to load them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LoadOrder {
+    /// They.
+    pub modules: Vec<Module>,
+    /// The files and directories that it was found in: as long as none of them changes, it is the same.
+    pub sources: Vec<PathBuf>,
+}
+
 /// Reads the wanted modules and what they depend on, dependencies first. What is built in is left out. Soft
 /// dependencies are ignored.
 ///
 /// # Errors
 /// A required name, or a dependency, that is neither built in nor there; a file that can't be read, is no module, or is
 /// one for another release than `release`.
-pub fn load_order(directory: &Path, release: Option<&str>, wanted: &[Wanted]) -> Result<Vec<Module>, QemuError> {
-    let mut walk = Walk { directory, release, index: Index::read(directory)?, seen: HashSet::new(), order: Vec::new() };
+pub fn load_order(directory: &Path, release: Option<&str>, wanted: &[Wanted]) -> Result<LoadOrder, QemuError> {
+    let index = Index::read(directory)?;
+    let order = LoadOrder { modules: Vec::new(), sources: index.sources().to_vec() };
+    let mut walk = Walk { directory, release, index, seen: HashSet::new(), order };
     for wanted in wanted {
         if wanted.required || walk.index.file(&wanted.name).is_some() {
             walk.visit(&wanted.name, None)?;
@@ -59,7 +70,7 @@ struct Walk<'a> {
     release: Option<&'a str>,
     index: Index,
     seen: HashSet<String>,
-    order: Vec<Module>,
+    order: LoadOrder,
 }
 
 impl Walk<'_> {
@@ -87,7 +98,8 @@ impl Walk<'_> {
         for dependency in depends {
             self.visit(&dependency, Some(&name))?;
         }
-        self.order.push(Module { name, bytes });
+        self.order.modules.push(Module { name, bytes });
+        self.order.sources.push(path);
         Ok(())
     }
 }

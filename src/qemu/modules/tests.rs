@@ -75,7 +75,7 @@ fn wanted() -> Vec<Wanted> {
 }
 
 fn names(directory: &Path) -> Vec<String> {
-    let modules = load_order(directory, Some(RELEASE), &wanted()).unwrap();
+    let modules = load_order(directory, Some(RELEASE), &wanted()).unwrap().modules;
     assert!(modules.iter().all(|module| module.bytes.starts_with(b"\x7fELF")));
     modules.into_iter().map(|module| module.name).collect()
 }
@@ -101,7 +101,7 @@ fn a_cycle_ends() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "kernel/a.ko", &module("b", RELEASE));
     write(dir.path(), "kernel/b.ko", &module("a", RELEASE));
-    let modules = load_order(dir.path(), None, &[Wanted::required("a")]).unwrap();
+    let modules = load_order(dir.path(), None, &[Wanted::required("a")]).unwrap().modules;
     assert_eq!(modules.len(), 2);
 }
 

@@ -1,5 +1,6 @@
 //! Going on from a snapshot.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,8 @@ pub struct RestoreOptions {
 struct Loaded {
     launched: Launched,
     record: MachineRecord,
+    /// The file of the state.
+    device: PathBuf,
     begun: Instant,
     phases: Vec<(&'static str, Duration)>,
 }
@@ -114,14 +117,17 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
     let prepare = begun.elapsed();
     let kernel_store_path = images.kernel_store_path.clone();
     let launch = Launch { bed, vm: vm.reference(), profile, kernel_store_path, op: OP };
-    let launched = launch.start(spec, Some(ram), Vec::new()).await?;
+    let device = snapshot.device(index);
+    let launched = launch.start(spec, Some((ram, &device)), Vec::new()).await?;
     let qemu = begun.elapsed() - prepare;
     started(&launched);
     tokio::spawn(watch(Arc::clone(&launched.running), bed.scaled(boot::AGENT_ENDED, profile)));
-    let loaded = launched.running.qemu().load(&snapshot.device(index), false).await;
-    loaded.map_err(|source| VmError::Qemu { vm: vm.name().to_owned(), op: OP, source })?;
+    if !launched.is_loaded {
+        let loaded = launched.running.qemu().load(&device, false).await;
+        loaded.map_err(|source| VmError::Qemu { vm: vm.name().to_owned(), op: OP, source })?;
+    }
     let load = begun.elapsed() - prepare - qemu;
-    Ok(Loaded { launched, record, begun, phases: vec![("prepare", prepare), ("qemu", qemu), ("load", load)] })
+    Ok(Loaded { launched, record, device, begun, phases: vec![("prepare", prepare), ("qemu", qemu), ("load", load)] })
 }
 
 /// A machine that goes on.
@@ -131,13 +137,14 @@ struct Woken {
     begun: Instant,
     phases: Vec<(&'static str, Duration)>,
     record: MachineRecord,
+    device: PathBuf,
 }
 
 impl Woken {
     fn tell(&self, vm: &Vm, is_last: bool) {
         let built = self.launched.running.built();
         if let Some(ram) = built.ram.as_ref().filter(|_| !is_last) {
-            start_ahead(vm.bed(), &built.spec, ram);
+            start_ahead(vm.bed(), &built.spec, ram, self.device.clone());
         }
         let duration = self.begun.elapsed().saturating_sub(self.phases[0].1);
         boot::ready(vm.bed(), vm.reference(), &self.hello, BootHow::Restore, duration, &self.phases);
@@ -146,16 +153,20 @@ impl Woken {
 
 /// Has a loaded machine go on, and its agent with it.
 async fn go_on(vm: &Vm, loaded: Loaded, options: &RestoreOptions) -> Result<Woken, VmError> {
-    let Loaded { mut launched, record, begun, mut phases } = loaded;
+    let Loaded { mut launched, record, device, begun, mut phases } = loaded;
     let before = begun.elapsed();
     let running = Arc::clone(&launched.running);
-    vm.qemu(OP, &running, "cont", serde_json::Value::Null).await?;
     let wake = wake_of(&record, options)?;
     let limit = options.agent_timeout.unwrap_or_else(|| vm.scaled(WAKE_UP));
     let channel = launched.take_channel();
-    let woken = tokio::select! {
+    let go = async {
+        let woken = async { Ok(tokio::time::timeout(limit, wake_up(channel, record.wake, wake)).await) };
+        // In this order: the agent finds its orders when it runs, and carries them out before anything else goes on.
+        tokio::try_join!(biased; woken, vm.qemu(OP, &running, "cont", serde_json::Value::Null))
+    };
+    let (woken, _) = tokio::select! {
         biased;
-        woken = tokio::time::timeout(limit, wake_up(channel, record.wake, wake)) => woken,
+        result = go => result?,
         death = running.wait_for_death() => return Err(vm.dead(OP, &running, death)),
     };
     let (agent, mut hello, notices) = match woken {
@@ -170,7 +181,7 @@ async fn go_on(vm: &Vm, loaded: Loaded, options: &RestoreOptions) -> Result<Woke
     boot::guard(vm.bed(), vm.profile_value(), &running, &agent);
     running.set_agent(agent);
     phases.push(("agent", begun.elapsed().saturating_sub(before)));
-    Ok(Woken { launched, hello, begun, phases, record })
+    Ok(Woken { launched, hello, begun, phases, record, device })
 }
 
 type Greeting = (agent_client::AgentClient, Hello, Vec<String>);
