@@ -12,8 +12,18 @@ local ROUNDS = tonumber(io.open("rounds"):read("a"))
 local function pss(vm)
   return tonumber(io.open("/proc/" .. vm:pid() .. "/smaps_rollup"):read("a"):match("\nPss:%s+(%d+)"))
 end
+-- What is restored for the first time finds no QEMU that was started ahead.
+local function restore_copies(of, name)
+  for round = 1, ROUNDS do
+    test(of .. " " .. round, function(t)
+      local copy = of .. round
+      os.execute("cp -r --sparse=always " .. of .. " " .. copy .. "; sync")
+      sleep(1)
+      provium:vm(name, "linux"):restore(copy)
+    end)
+  end
+end
 local small = provium:vm("small", "linux", {memory = "512M"}):boot()
-local kept
 for round = 1, ROUNDS do
   test("cold " .. round, function(t) provium:vm("cold", "linux", {memory = "512M"}):boot() end)
 end
@@ -25,14 +35,7 @@ test("on disk", function(t)
   local kept = small:snapshot("kept")
   t:log(kept:size())
 end)
--- What is restored for the first time finds no QEMU that was started ahead.
-for round = 1, ROUNDS do
-  test("small " .. round, function(t)
-    os.execute("cp -r --sparse=always kept kept" .. round .. "; sync")
-    sleep(1)
-    provium:vm("s512", "linux"):restore("kept" .. round)
-  end)
-end
+restore_copies("kept", "s512")
 for round = 0, ROUNDS do
   test("ahead " .. round, function(t)
     sleep(1)
@@ -48,13 +51,7 @@ end)
 test("large", function(t)
   provium:vm("large", "linux", {memory = "4G"}):boot():snapshot("large")
 end)
-for round = 1, ROUNDS do
-  test("large " .. round, function(t)
-    os.execute("cp -r --sparse=always large large" .. round .. "; sync")
-    sleep(1)
-    provium:vm("s4096", "linux"):restore("large" .. round)
-  end)
-end
+restore_copies("large", "s4096")
 "#;
 
 fn main() {
