@@ -6,13 +6,14 @@
 standin_roots=$cache/standin
 
 # Nix's settings for all that is built with the stand-in: the host's programs come into the sandbox, and the Rust toolchain under a
-# path that is the same everywhere.
+# path that is the same everywhere. Two at a time, because a machine that boots keeps one CPU busy.
 standin_nix_config() {
     printf '%s\n' \
         'extra-experimental-features = nix-command flakes' \
         'substituters =' \
         'sandbox = true' \
         'sandbox-fallback = false' \
+        'max-jobs = 2' \
         "sandbox-paths = /bin=/usr/bin /usr /lib=/usr/lib /lib64=/usr/lib64 /etc/alternatives /opt/rust=$(rustc --print sysroot)"
 }
 
