@@ -277,7 +277,7 @@ impl Shared {
         }
         if alive {
             // One that was watched for room, and whose frames were taken back, is watched for it no more.
-            if wire.has_output() {
+            if wire.has_output() || wire.waits_for_room {
                 state.io.touched.push(port);
             }
             state.io.wires.insert(port, wire);

@@ -162,9 +162,10 @@ impl Wire {
             self.sent = 0;
             // A burst's memory is not kept.
             self.output.shrink_to(COMPACT);
-        } else if self.sent > COMPACT {
-            self.output.drain(..self.sent);
-            self.sent = 0;
+        } else if self.sent - self.head_sent > COMPACT {
+            // What went of the first waiting frame stays: `take_back` keeps that frame whole.
+            self.output.drain(..self.sent - self.head_sent);
+            self.sent = self.head_sent;
         }
     }
 
