@@ -42,6 +42,13 @@ fn processes_workers_and_system_calls() {
 }
 
 #[test]
+fn disks_in_snapshots() {
+    let dir = common::suite(&["disks_snapshots.test.lua"]);
+    common::provium(dir.path(), &["test", "--timeout", "20m"]).expect(0);
+    assert_eq!(common::qemu_processes(dir.path().to_str().unwrap()), Vec::<String>::new());
+}
+
+#[test]
 fn disks() {
     let dir = common::suite(&["disks.test.lua", "disks_ext4.test.lua", "disks_root.test.lua"]);
     common::provium(dir.path(), &["test"]).expect(0);

@@ -54,6 +54,11 @@ impl Content {
         Ok(())
     }
 
+    /// Its store.
+    pub(super) fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A store of its own with this content.
     pub(super) fn fork(&self) -> Result<Store, DiskError> {
         let fork = self.store.lock().unwrap_or_else(PoisonError::into_inner).fork()?;

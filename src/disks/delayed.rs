@@ -41,6 +41,11 @@ impl Delayed {
         }
     }
 
+    /// Whether only the end of a fault lets it go on.
+    pub(super) fn is_hung(&self) -> bool {
+        !self.wait.hung_by.is_empty()
+    }
+
     fn is_ready(&self, faults: &Faults, now: Instant) -> bool {
         let hangs = self.wait.hung_by.iter().any(|id| faults.holds(*id));
         let slow = now < self.due && self.wait.slowed_by.iter().any(|id| faults.holds(*id));

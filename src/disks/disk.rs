@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::content::{Content, outside};
 use super::crash::{Chance, States, fates};
 use super::delayed::Delayed;
 use super::error::DiskError;
-use super::faults::{Fault, Faults, Kind};
+use super::faults::{Fault, Kind};
 use super::image::{self, Base, Format};
 use super::state::State;
 use super::store::{SECTOR, Store};
@@ -20,7 +22,8 @@ pub const DEFAULT_SIZE: u64 = 4 << 30;
 pub const LARGEST_SIZE: u64 = 1 << 50;
 
 /// How a disk treats what was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cache {
     /// It is durable once it was flushed.
     #[default]
@@ -87,6 +90,20 @@ pub struct Stats {
     pub written_bytes: u64,
     /// Requests that failed.
     pub errors: u64,
+}
+
+impl Stats {
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            reads: self.reads + other.reads,
+            writes: self.writes + other.writes,
+            flushes: self.flushes + other.flushes,
+            read_bytes: self.read_bytes.saturating_add(other.read_bytes),
+            written_bytes: self.written_bytes.saturating_add(other.written_bytes),
+            errors: self.errors + other.errors,
+        }
+    }
 }
 
 /// What is asked of a disk.
@@ -190,11 +207,11 @@ impl Disk {
                 store
             }
         };
-        Ok(Self::over(store, Faults::default(), spec.readonly, spec.cache))
+        Ok(Self::over(store, spec.readonly, spec.cache))
     }
 
-    fn over(store: Store, faults: Faults, readonly: bool, cache: Cache) -> Arc<Self> {
-        let state = Mutex::new(State::new(store, faults, readonly, cache));
+    pub(super) fn over(store: Store, readonly: bool, cache: Cache) -> Arc<Self> {
+        let state = Mutex::new(State::new(store, readonly, cache));
         Arc::new(Self { state, changed: Condvar::new(), readonly, cache })
     }
 
@@ -221,7 +238,7 @@ impl Disk {
     /// Asks something of the disk; `reply` is called once it is done, on any thread.
     pub fn submit(self: &Arc<Self>, order: Order, client: &Client, reply: impl FnOnce(Outcome) + Send + 'static) {
         let mut state = self.lock();
-        let wait = state.arrive(&order);
+        let wait = state.arrive(&order, client.is_host);
         if wait.is_none() {
             let outcome = state.perform(order, client.is_host);
             drop(state);
@@ -400,55 +417,6 @@ impl Disk {
         };
         Ok(Explorer { disk: Arc::clone(self), states, number: record.number() })
     }
-
-    /// What belongs to a snapshot of the machine.
-    ///
-    /// # Errors
-    /// An image that is written through; a file of the host's.
-    pub fn snapshot(&self) -> Result<DiskSnapshot, DiskError> {
-        let mut state = self.lock();
-        let content = Content::new(state.store.fork()?.ok_or_else(through)?);
-        Ok(DiskSnapshot { content, faults: state.faults.clone(), readonly: self.readonly, cache: self.cache })
-    }
-
-    /// A disk as it was at a snapshot; nothing is copied.
-    ///
-    /// # Errors
-    /// No file can be made.
-    pub fn from_snapshot(snapshot: &DiskSnapshot) -> Result<Arc<Self>, DiskError> {
-        let faults = snapshot.faults.clone();
-        Ok(Self::over(snapshot.content.fork()?, faults, snapshot.readonly, snapshot.cache))
-    }
-
-    /// Goes back to a snapshot, the faults too.
-    ///
-    /// # Errors
-    /// No file can be made.
-    pub fn rewind(&self, snapshot: &DiskSnapshot) -> Result<(), DiskError> {
-        let store = snapshot.content.fork()?;
-        let mut state = self.lock();
-        state.replace(store);
-        state.faults = snapshot.faults.clone();
-        drop(state);
-        self.changed.notify_all();
-        Ok(())
-    }
-}
-
-/// A disk's part of a snapshot: its content and its faults.
-#[derive(Debug)]
-pub struct DiskSnapshot {
-    content: Content,
-    faults: Faults,
-    readonly: bool,
-    cache: Cache,
-}
-
-impl DiskSnapshot {
-    /// The content.
-    pub fn content(&self) -> &Content {
-        &self.content
-    }
 }
 
 /// Which states are wanted.
@@ -505,7 +473,7 @@ fn unrecorded() -> DiskError {
     DiskError::Unfit("nothing was recorded\nhint: `disk:log(true)` comes before what is to be explored".to_owned())
 }
 
-fn through() -> DiskError {
+pub(super) fn through() -> DiskError {
     let why = "the image is written through: what it held before is not kept\nhint: without `write_through`, writes go to an \
                overlay";
     DiskError::Unfit(why.to_owned())

@@ -3,13 +3,16 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::random::Random;
 
 /// How long `slow` holds a request back where nothing else is said.
 pub const SLOW: Duration = Duration::from_millis(50);
 
 /// What a fault does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Reads fail with EIO.
     EioRead,
@@ -99,7 +102,7 @@ impl Kind {
 }
 
 /// A fault as it was asked for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
     /// What it does.
     pub mode: Mode,
@@ -124,7 +127,7 @@ impl Fault {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Active {
     id: u64,
     fault: Fault,
@@ -193,7 +196,7 @@ pub struct Effect {
 }
 
 /// The faults of one disk.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Faults {
     active: Vec<Active>,
     next_id: u64,
@@ -233,10 +236,11 @@ impl Faults {
         self.active.iter().any(|active| active.id == id)
     }
 
-    /// A request comes: what it waits for.
-    pub fn arrive(&mut self, kind: Kind, first: u64, count: u64) -> Wait {
+    /// A request comes: what it waits for; `may_hang` is whether `hang` counts.
+    pub fn arrive(&mut self, kind: Kind, first: u64, count: u64, may_hang: bool) -> Wait {
         let mut wait = Wait::default();
-        for active in self.active.iter_mut().filter(|active| active.fault.mode.delays()) {
+        let counts = |active: &&mut Active| active.fault.mode.delays() && (may_hang || active.fault.mode != Mode::Hang);
+        for active in self.active.iter_mut().filter(counts) {
             if active.touches(kind, first, count).is_none() || !active.count() {
                 continue;
             }
@@ -314,13 +318,13 @@ mod tests {
     fn delays_add_up_and_hanging_ends_with_its_fault() {
         let slow = Fault { delay: Duration::from_millis(5), ..Fault::plain(Mode::Slow) };
         let mut faults = faults([slow.clone(), slow, Fault { times: Some(1), ..Fault::plain(Mode::Hang) }]);
-        let wait = faults.arrive(Kind::Flush, 0, 0);
+        let wait = faults.arrive(Kind::Flush, 0, 0, true);
         assert_eq!((wait.delay, wait.hung_by.len(), wait.slowed_by.len()), (Duration::from_millis(10), 1, 2));
         assert!(faults.holds(wait.hung_by[0]));
-        assert!(faults.arrive(Kind::Read, 0, 1).hung_by.is_empty());
+        assert!(faults.arrive(Kind::Read, 0, 1, true).hung_by.is_empty());
         assert_eq!(faults.names(), ["slow"]);
         faults.clear();
-        assert!(!faults.holds(wait.hung_by[0]) && faults.arrive(Kind::Read, 0, 1).is_none());
+        assert!(!faults.holds(wait.hung_by[0]) && faults.arrive(Kind::Read, 0, 1, true).is_none());
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::error::DiskError;
 use super::qcow2::{self, Qcow2};
@@ -12,7 +14,8 @@ use super::store::{SECTOR, read_or_zero};
 use crate::foundation::path_error::PathContext;
 
 /// How an image is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// The bytes of the disk.
     Raw,
@@ -39,8 +42,8 @@ impl Format {
 pub enum Base {
     /// Zeroes.
     Blank,
-    /// A file with the bytes of the disk.
-    Raw(Arc<File>),
+    /// A file with the bytes of the disk, and where it lies.
+    Raw(Arc<File>, Arc<Path>),
     /// A qcow2 image.
     Qcow2(Arc<Qcow2>),
 }
@@ -56,8 +59,21 @@ impl Base {
                 buffer.fill(0);
                 Ok(())
             }
-            Self::Raw(file) => read_or_zero(file, offset, buffer),
+            Self::Raw(file, _) => read_or_zero(file, offset, buffer),
             Self::Qcow2(image) => image.read(offset, buffer),
+        }
+    }
+
+    /// The format of the image, and its files: those behind it follow. None where there is no image.
+    pub fn image(&self) -> Option<(Format, Vec<PathBuf>)> {
+        match self {
+            Self::Blank => None,
+            Self::Raw(_, path) => Some((Format::Raw, vec![path.to_path_buf()])),
+            Self::Qcow2(image) => {
+                let behind = image.backing().and_then(Self::image).map(|(_, files)| files);
+                let files = std::iter::once(image.path().to_owned()).chain(behind.into_iter().flatten());
+                Some((Format::Qcow2, files.collect()))
+            }
         }
     }
 }
@@ -71,7 +87,7 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<(Base, u64), DiskErro
     let looks_like_qcow2 = qcow2::is_one(&file);
     let format = format.unwrap_or(if looks_like_qcow2 { Format::Qcow2 } else { Format::Raw });
     match format {
-        Format::Raw => Ok((Base::Raw(Arc::new(file)), size.div_ceil(SECTOR))),
+        Format::Raw => Ok((Base::Raw(Arc::new(file), Arc::from(path)), size.div_ceil(SECTOR))),
         Format::Qcow2 if !looks_like_qcow2 => Err(bad(path, "it is no qcow2 image".to_owned())),
         Format::Qcow2 => {
             let image = Qcow2::open(file, path)?;
@@ -79,6 +95,12 @@ pub fn open(path: &Path, format: Option<Format>) -> Result<(Base, u64), DiskErro
             Ok((Base::Qcow2(Arc::new(image)), sectors))
         }
     }
+}
+
+/// The files that an image is made of: itself, and those behind it as far as they can be read.
+pub fn files_of(path: &Path) -> Vec<PathBuf> {
+    let opened = open(path, None).ok();
+    opened.and_then(|(base, _)| base.image()).map_or_else(|| vec![path.to_owned()], |(_, files)| files)
 }
 
 /// Opens an image to be written itself.

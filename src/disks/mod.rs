@@ -11,13 +11,18 @@ mod disk;
 mod error;
 mod faults;
 mod image;
+mod layer;
 mod protocol;
 mod qcow2;
 mod random;
 mod sector_map;
 mod server;
+mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod state;
 mod store;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod write_log;
@@ -25,12 +30,13 @@ mod write_log;
 pub use content::Content;
 pub use crash::Chance;
 pub use disk::{
-    Cache, CrashState, DEFAULT_SIZE, Disk, DiskSnapshot, DiskSpec, Exploration, Explorer, LARGEST_SIZE, Order, Source,
-    Stats, refusal,
+    Cache, CrashState, DEFAULT_SIZE, Disk, DiskSpec, Exploration, Explorer, LARGEST_SIZE, Order, Source, Stats, refusal,
 };
 pub use error::DiskError;
 pub use faults::{Fault, Kind, Mode, SLOW};
-pub use image::Format;
+pub use image::{Format, files_of};
 pub use server::serve;
+pub use snapshot::DiskSnapshot;
 pub use store::SECTOR;
+pub use stored::StoredDisk;
 pub use write_log::Recorded;

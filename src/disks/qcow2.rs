@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::DiskError;
@@ -25,6 +25,7 @@ const ZERO: u64 = 1;
 /// A qcow2 image.
 #[derive(Debug)]
 pub struct Qcow2 {
+    path: PathBuf,
     file: File,
     size: u64,
     cluster_bits: u32,
@@ -83,7 +84,17 @@ impl Qcow2 {
             (offset, length) => Some(open_backing(&file, path, offset, length, depth)?),
         };
         let (tables, unpacked) = (Mutex::default(), Mutex::default());
-        Ok(Self { file, size, cluster_bits, zstd, l1, tables, unpacked, backing })
+        Ok(Self { path: path.to_owned(), file, size, cluster_bits, zstd, l1, tables, unpacked, backing })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is behind it.
+    pub fn backing(&self) -> Option<&Base> {
+        self.backing.as_ref().map(|(base, _)| base)
     }
 
     /// Bytes of the disk.

@@ -1,7 +1,9 @@
 //! Random numbers that are the same for the same seed (SplitMix64).
 
+use serde::{Deserialize, Serialize};
+
 /// A sequence of numbers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Random(u64);
 
 impl Random {

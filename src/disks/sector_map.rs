@@ -81,7 +81,6 @@ impl SectorMap {
     }
 
     /// All runs of sectors in the set, in order.
-    #[cfg(test)]
     pub fn ranges(&self) -> Vec<(u64, u64)> {
         let mut numbers: Vec<u64> = self.chunks.keys().copied().collect();
         numbers.sort_unstable();

@@ -24,16 +24,29 @@ pub struct State {
     pub(super) powered: bool,
     /// Whether requests that would wait fail.
     pub(super) aborting: bool,
+    /// A snapshot of the machine is on its way.
+    pub(super) pause: Pause,
     readonly: bool,
     cache: Cache,
 }
 
+/// What a snapshot of the machine changes for its requests. QEMU waits for all of them, and flushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Nothing.
+    None,
+    /// The guest is about to stand still: nothing may hang.
+    Begins,
+    /// The guest stands still: what comes is QEMU's own, which meets no faults and makes nothing durable.
+    Still,
+}
+
 impl State {
-    pub(super) fn new(store: Store, faults: Faults, readonly: bool, cache: Cache) -> Self {
+    pub(super) fn new(store: Store, readonly: bool, cache: Cache) -> Self {
         Self {
             store,
             pending: Pending::default(),
-            faults,
+            faults: Faults::default(),
             stats: Stats::default(),
             record: None,
             recording: false,
@@ -41,13 +54,17 @@ impl State {
             delayer: false,
             powered: true,
             aborting: false,
+            pause: Pause::None,
             readonly,
             cache,
         }
     }
 
     /// A request comes: it is counted and recorded; what it waits for.
-    pub(super) fn arrive(&mut self, order: &Order) -> Wait {
+    pub(super) fn arrive(&mut self, order: &Order, is_host: bool) -> Wait {
+        if self.pause == Pause::Still && !is_host {
+            return Wait::default();
+        }
         let (kind, first, count) = order.extent();
         let bytes = count.saturating_mul(SECTOR);
         match kind {
@@ -64,7 +81,8 @@ impl State {
         if let Some(record) = self.record.as_mut().filter(|_| self.recording) {
             record.request(kind, first, count);
         }
-        if self.faults.is_empty() { Wait::default() } else { self.faults.arrive(kind, first, count) }
+        let may_hang = is_host || self.pause == Pause::None;
+        if self.faults.is_empty() { Wait::default() } else { self.faults.arrive(kind, first, count, may_hang) }
     }
 
     /// Carries a request out.
@@ -76,6 +94,10 @@ impl State {
 
     fn try_perform(&mut self, order: Order, is_host: bool) -> Outcome {
         let (kind, first, count) = order.extent();
+        let is_qemus = self.pause == Pause::Still && !is_host;
+        if is_qemus && kind == Kind::Flush {
+            return Ok(Vec::new());
+        }
         if first.checked_add(count).is_none_or(|end| end > self.store.sectors()) {
             return Err(if kind == Kind::Write { libc::ENOSPC } else { libc::EINVAL });
         }
@@ -85,7 +107,8 @@ impl State {
         if kind != Kind::Read && !is_host && !self.powered {
             return Err(libc::EIO);
         }
-        let effect = if self.faults.is_empty() { Effect::default() } else { self.faults.strike(kind, first, count) };
+        let effect =
+            if self.faults.is_empty() || is_qemus { Effect::default() } else { self.faults.strike(kind, first, count) };
         if let Some(errno) = effect.errno {
             return Err(errno);
         }
@@ -164,7 +187,7 @@ impl State {
     }
 
     /// What comes from now on does not follow from what was recorded.
-    fn close_record(&mut self) {
+    pub(super) fn close_record(&mut self) {
         if let Some(record) = self.record.as_mut().filter(|_| self.recording) {
             record.close();
         }

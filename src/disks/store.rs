@@ -9,21 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::image::Base;
-use super::sector_map::SectorMap;
+use super::layer::{Layer, Piece};
 
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
 /// Zeroes that are written where a hole can't be made.
 const ZEROES: usize = 64 * 1024;
-
-/// Sectors that were written, in a sparse file that has no name.
-#[derive(Debug)]
-struct Layer {
-    file: File,
-    map: SectorMap,
-    /// From this sector on nothing below is seen: the disk was smaller once.
-    below: u64,
-}
 
 #[derive(Debug)]
 enum Top {
@@ -163,6 +154,84 @@ impl Store {
         }
     }
 
+    /// `base` below one layer that no longer changes.
+    ///
+    /// # Errors
+    /// No file can be made.
+    pub fn stored(base: Base, sectors: u64, layer: Layer, directory: &Path) -> io::Result<Self> {
+        let mut store = Self::over(base, sectors, directory)?;
+        store.frozen.push(Arc::new(layer));
+        Ok(store)
+    }
+
+    /// What lies below everything that was written.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// The sectors that all layers together hold, in order, and from which sector on nothing of the base is seen. Zeroes count only
+    /// where something else is below.
+    ///
+    /// # Errors
+    /// A file of the host's that can't be looked at.
+    pub fn overlay(&self) -> io::Result<(Vec<Piece>, u64)> {
+        let top = if let Top::Private(layer) = &self.top { Some(layer) } else { None };
+        let layers: Vec<&Layer> = self.frozen.iter().map(Arc::as_ref).chain(top).collect();
+        let mut candidates: Vec<(u64, u64)> = layers.iter().flat_map(|layer| layer.map.ranges()).collect();
+        candidates.sort_unstable();
+        let mut held: Vec<Piece> = Vec::new();
+        let mut at = 0;
+        for (first, count) in candidates {
+            let end = (first + count).min(self.sectors);
+            at = first.max(at);
+            while at < end {
+                let (holder, mut count) = held_run(&layers, at, end - at);
+                if let Some(layer) = holder {
+                    let is_data;
+                    (is_data, count) = layer.extent(at, count)?;
+                    match held.last_mut() {
+                        Some(last) if last.is_data == is_data && last.first + last.count == at => last.count += count,
+                        _ if is_data || !matches!(self.base, Base::Blank) => {
+                            held.push(Piece { first: at, count, is_data });
+                        }
+                        _ => {}
+                    }
+                }
+                at += count;
+            }
+        }
+        Ok((held, layers.iter().map(|layer| layer.below).min().unwrap_or(u64::MAX)))
+    }
+
+    /// Bytes that its layers take.
+    pub fn allocated(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let top = if let Top::Private(layer) = &self.top { Some(layer) } else { None };
+        let layers = self.frozen.iter().map(Arc::as_ref).chain(top);
+        layers.map(|layer| layer.file.metadata().map_or(0, |file| file.blocks() * 512)).sum()
+    }
+
+    /// Writes the content of some sectors to a place in a file; zeroes become holes.
+    ///
+    /// # Errors
+    /// A file of the host's that can't be read or written.
+    pub fn save_part(&self, to: &File, place: u64, first: u64, count: u64) -> io::Result<()> {
+        const PIECE: u64 = 2048;
+        let mut buffer = vec![0; bytes_of(PIECE.min(count))];
+        let mut done = 0;
+        while done < count {
+            let piece = &mut buffer[..bytes_of(PIECE.min(count - done))];
+            self.read(first + done, piece)?;
+            for (number, page) in piece.chunks(4096).enumerate() {
+                if page.iter().any(|byte| *byte != 0) {
+                    to.write_all_at(page, place + done * SECTOR + number as u64 * 4096)?;
+                }
+            }
+            done += piece.len() as u64 / SECTOR;
+        }
+        Ok(())
+    }
+
     /// The same content in a store of its own: what is written to one of them from now on is not seen in the other. None
     /// where writes go to the user's image.
     ///
@@ -205,28 +274,18 @@ impl Store {
     /// # Errors
     /// A file of the host's that can't be read or written.
     pub fn save(&self, to: &File) -> io::Result<()> {
-        const PIECE: u64 = 2048;
         to.set_len(self.sectors * SECTOR)?;
-        let mut buffer = vec![0; usize::try_from(PIECE * SECTOR).unwrap_or_default()];
-        let mut at = 0;
-        while at < self.sectors {
-            let count = PIECE.min(self.sectors - at);
-            let piece = &mut buffer[..usize::try_from(count * SECTOR).unwrap_or_default()];
-            self.read(at, piece)?;
-            for (number, page) in piece.chunks(4096).enumerate() {
-                if page.iter().any(|byte| *byte != 0) {
-                    to.write_all_at(page, at * SECTOR + number as u64 * 4096)?;
-                }
-            }
-            at += count;
-        }
-        Ok(())
+        self.save_part(to, 0, 0, self.sectors)
     }
 }
 
-impl Layer {
-    fn new(directory: &Path, below: u64) -> io::Result<Self> {
-        Ok(Self { file: tempfile::tempfile_in(directory)?, map: SectorMap::default(), below })
+/// The layer that holds the sector `first` and is seen there, if any, and for how many sectors from there on that is so.
+fn held_run<'a>(layers: &[&'a Layer], first: u64, count: u64) -> (Option<&'a Layer>, u64) {
+    let Some((layer, below)) = layers.split_last() else { return (None, count) };
+    match layer.map.run(first, count) {
+        (true, count) => (Some(layer), count),
+        (false, count) if first >= layer.below => (None, count),
+        (false, count) => held_run(below, first, count.min(layer.below - first)),
     }
 }
 
@@ -254,7 +313,7 @@ fn fill_from(layer: &Layer, rest: &[Arc<Layer>], base: &Base, first: u64, buffer
         let (held, count) = layer.map.run(at, left.len() as u64 / SECTOR);
         let (piece, others) = left.split_at_mut(bytes_of(count));
         if held {
-            read_or_zero(&layer.file, at * SECTOR, piece)?;
+            layer.read(at, piece)?;
         } else {
             let (seen, hidden) = split(at, piece, layer.below);
             hidden.fill(0);

@@ -402,25 +402,6 @@ fn an_image_is_written_through_only_on_demand() {
     assert!(error.contains("no such file"), "{error}");
 }
 
-#[test]
-fn a_snapshot_holds_content_and_faults() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = blank(SIZE, dir.path());
-    write(&disk, 0, 1, 1).unwrap();
-    disk.inject(Fault::plain(Mode::EioWrite));
-    let snapshot = disk.snapshot().unwrap();
-    disk.clear_faults();
-    write(&disk, 0, 2, 1).unwrap();
-    let other = Disk::from_snapshot(&snapshot).unwrap();
-    assert_eq!((now_of(&disk, 0), now_of(&other, 0), other.active_faults()), (2, 1, vec!["eio_write"]));
-    assert_eq!(write(&other, 0, 3, 1), Err(libc::EIO));
-    other.clear_faults();
-    write(&other, 0, 3, 1).unwrap();
-    disk.rewind(&snapshot).unwrap();
-    assert_eq!((now_of(&disk, 0), now_of(&other, 0), disk.active_faults()), (1, 3, vec!["eio_write"]));
-    assert_eq!(snapshot.content().sectors(), SIZE);
-}
-
 fn run(program: &str, args: &[&str]) -> Option<String> {
     let output = match Command::new(program).args(args).output() {
         Ok(output) => output,

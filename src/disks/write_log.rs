@@ -5,8 +5,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::crash::{Fate, Step};
 use super::faults::Kind;
@@ -42,7 +45,7 @@ impl Payload<'_> {
 }
 
 /// What a write replaced.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Old {
     /// It is saved at this offset.
     Saved(u64),
@@ -50,20 +53,33 @@ enum Old {
     Below(usize),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Overwritten {
     first: u64,
     count: u64,
     old: Old,
 }
 
-#[derive(Debug)]
-struct PendingWrite {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PendingWrite {
     first: u64,
     sectors: u64,
     zeroes: bool,
     durable: bool,
     overwritten: Vec<Overwritten>,
+}
+
+impl PendingWrite {
+    /// Whether it, and what it replaced, lies on a disk of so many sectors; `saved` is the length of the file of the latter.
+    pub(super) fn is_within(&self, sectors: u64, saved: u64) -> bool {
+        let fits = |first: u64, count: u64| first.checked_add(count).is_some_and(|end| end <= sectors);
+        let old = |piece: &Overwritten| match piece.old {
+            Old::Saved(place) => place.checked_add(piece.count.saturating_mul(SECTOR)).is_some_and(|end| end <= saved),
+            Old::Below(_) => false,
+        };
+        fits(self.first, self.sectors)
+            && self.overwritten.iter().all(|piece| fits(piece.first, piece.count) && old(piece))
+    }
 }
 
 /// Writes that no flush has made durable, in their order.
@@ -72,6 +88,16 @@ pub struct Pending {
     writes: Vec<PendingWrite>,
     saved: Option<File>,
     saved_length: u64,
+    /// What was overwritten before a snapshot: this much of a file that no longer changes.
+    frozen: Option<(Arc<File>, u64)>,
+}
+
+/// Writes that no flush had made durable when a snapshot was taken, with all that they replaced.
+#[derive(Debug)]
+pub struct FrozenWrites {
+    pub(super) writes: Vec<PendingWrite>,
+    pub(super) saved: Arc<File>,
+    pub(super) length: u64,
 }
 
 impl Pending {
@@ -123,6 +149,53 @@ impl Pending {
             self.saved = None;
         }
         self.saved_length = 0;
+        self.frozen = None;
+    }
+
+    /// As they are now; none where all is durable.
+    ///
+    /// # Errors
+    /// A file of the host's that can't be read or written.
+    pub fn freeze(&self, store: &Store) -> io::Result<Option<FrozenWrites>> {
+        if self.writes.is_empty() {
+            return Ok(None);
+        }
+        let file = tempfile::tempfile_in(store.directory())?;
+        let mut length = 0;
+        let mut writes = self.writes.clone();
+        for overwritten in writes.iter_mut().flat_map(|write| &mut write.overwritten) {
+            let (mut at, end) = (overwritten.first, overwritten.first + overwritten.count);
+            let mut from = if let Old::Saved(place) = overwritten.old { place } else { 0 };
+            let place = length;
+            while at < end {
+                let mut bytes = vec![0; bytes_of((end - at).min(2048))];
+                match overwritten.old {
+                    Old::Saved(_) => self.read_saved(&mut bytes, from)?,
+                    Old::Below(depth) => store.read_below(depth, at, &mut bytes)?,
+                }
+                file.write_all_at(&bytes, length)?;
+                length += bytes.len() as u64;
+                from += bytes.len() as u64;
+                at += bytes.len() as u64 / SECTOR;
+            }
+            overwritten.old = Old::Saved(place);
+        }
+        Ok(Some(FrozenWrites { writes, saved: Arc::new(file), length }))
+    }
+
+    /// Those of a snapshot.
+    pub fn thaw(frozen: &FrozenWrites) -> Self {
+        let saved_length = frozen.length;
+        let frozen_file = Some((Arc::clone(&frozen.saved), frozen.length));
+        Self { writes: frozen.writes.clone(), saved: None, saved_length, frozen: frozen_file }
+    }
+
+    fn read_saved(&self, bytes: &mut [u8], place: u64) -> io::Result<()> {
+        match (&self.frozen, &self.saved) {
+            (Some((file, length)), _) if place < *length => file.read_exact_at(bytes, place),
+            (_, Some(file)) => file.read_exact_at(bytes, place),
+            (_, None) => Err(io::Error::other("what was overwritten is gone")),
+        }
     }
 
     /// The writes as steps, for a choice of their fates.
@@ -161,9 +234,9 @@ impl Pending {
 
     fn undo(&self, store: &mut Store, write: &PendingWrite) -> io::Result<()> {
         for Overwritten { first, count, old } in write.overwritten.iter().rev() {
-            match (old, &self.saved) {
-                (Old::Below(depth), _) if *depth == store.depth() => store.forget(*first, *count),
-                (Old::Below(depth), _) => {
+            match old {
+                Old::Below(depth) if *depth == store.depth() => store.forget(*first, *count),
+                Old::Below(depth) => {
                     let (mut at, end) = (*first, first + count);
                     while at < end {
                         let piece = (end - at).min(2048);
@@ -173,12 +246,16 @@ impl Pending {
                         at += piece;
                     }
                 }
-                (Old::Saved(place), Some(file)) => {
-                    let mut bytes = vec![0; bytes_of(*count)];
-                    file.read_exact_at(&mut bytes, *place)?;
-                    store.write(*first, &bytes)?;
+                Old::Saved(place) => {
+                    let (mut at, end, mut from) = (*first, first + count, *place);
+                    while at < end {
+                        let mut bytes = vec![0; bytes_of((end - at).min(2048))];
+                        self.read_saved(&mut bytes, from)?;
+                        store.write(at, &bytes)?;
+                        from += bytes.len() as u64;
+                        at += bytes.len() as u64 / SECTOR;
+                    }
                 }
-                (Old::Saved(_), None) => return Err(io::Error::other("what was overwritten is gone")),
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::file_state::FileState;
 use super::place;
 use super::render::{quote, short};
-use crate::testbed::{Bus, Cache, ContentOption, DiskOptions, DiskSource, Format, LARGEST_SIZE};
+use crate::testbed::{Bus, Cache, ContentOption, DiskOptions, DiskSource, Format, LARGEST_SIZE, files_of_image};
 
 /// All keys.
 const KEYS: &[&str] = &[
@@ -138,7 +138,8 @@ fn image(
             let path = place::host_path(lua, state, &path);
             if !write_through {
                 // One that guests write to is another one after each.
-                state.depend_on(&path);
+                // A qcow2 image is nothing without those behind it.
+                files_of_image(&path).iter().for_each(|file| state.depend_on(file));
             }
             Ok(DiskSource::Image { path, write_through })
         }

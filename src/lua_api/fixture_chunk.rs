@@ -188,7 +188,7 @@ fn store(state: &FileState, snapshot: &Snapshot, directory: &Path) -> Result<(),
         }
     } else {
         // One that the author put elsewhere.
-        snapshot.copy_into(directory).map_err(|error| error.to_string())?;
+        snapshot.copy_into(&state.bed, directory).map_err(|error| error.to_string())?;
     }
     // Others that were taken on the way are of no use.
     let taken = state.fixture.as_ref().map(|run| *run.taken.borrow()).unwrap_or_default();

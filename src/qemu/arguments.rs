@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 
 use super::accelerator::Accel;
-use super::disks::{self, StartDisk};
+use super::disks::{self, DiskLayout};
 
 /// Ports that are left free for devices plugged in later.
 pub(super) const FREE_PORTS: u8 = 4;
@@ -65,7 +65,7 @@ pub struct MachineSpec {
     /// Seconds since the epoch that the machine's clock begins at; the host's time where none is given.
     pub initial_time: Option<i64>,
     /// The disks that it starts with.
-    pub disks: Vec<StartDisk>,
+    pub disks: DiskLayout,
     /// Where TCG tells of a CPU that was reset, and why.
     pub reset_log: PathBuf,
     /// Network cards that are there from the start.
@@ -122,12 +122,16 @@ pub struct Channels {
     pub ram: Option<RawFd>,
 }
 
-/// The words of the command line, without the program; `cards` are the ends of the cards' cables.
-pub fn arguments(spec: &MachineSpec, channels: Channels, cards: &[RawFd]) -> Vec<OsString> {
+/// The words of the command line, without the program; `disks` are the ends that its disks are served on, `cards` the ends of
+/// the cards' cables.
+pub fn arguments(spec: &MachineSpec, channels: Channels, disks: &[RawFd], cards: &[RawFd]) -> Vec<OsString> {
     let mut words = Words::default();
     machine(&mut words, spec, channels.ram);
     boot(&mut words, spec);
     devices(&mut words, spec, channels);
+    for (option, value) in disks::words(&spec.disks, disks) {
+        words.text(option, &value);
+    }
     for (number, (card, fd)) in spec.cards.iter().zip(cards).enumerate() {
         network_card(&mut words, number, card, *fd);
     }
@@ -215,7 +219,7 @@ fn devices(words: &mut Words, spec: &MachineSpec, channels: Channels) {
         // Another one in each QEMU: a kernel with the driver reseeds its random numbers in every clone.
         words.text("-device", "vmgenid,guid=auto");
     }
-    for (option, value) in disks::words(&spec.disks) {
+    for (option, value) in disks::ports(&spec.disks) {
         words.text(option, &value);
     }
     for port in 0..FREE_PORTS {
@@ -319,7 +323,7 @@ mod tests {
 
     fn line(spec: &MachineSpec) -> String {
         let channels = Channels { qmp: 7, agent: 8, serial: 9, virtio: 10, ram: Some(11) };
-        let words = arguments(spec, channels, &[12]);
+        let words = arguments(spec, channels, &[], &[12]);
         words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 

@@ -4,6 +4,7 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::error::{QemuError, QmpError};
@@ -15,7 +16,8 @@ use super::qmp::Qmp;
 const CONTROLLER: (&str, &str) = ("scsi", "virtio-scsi-pci");
 
 /// What a disk is plugged into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Bus {
     /// virtio-blk.
     #[default]
@@ -68,7 +70,7 @@ impl Bus {
 }
 
 /// One disk as QEMU is told of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskDevice {
     /// The id of the device, and the beginning of its node's name.
     pub id: String,
@@ -82,13 +84,64 @@ pub struct DiskDevice {
     pub write_cache: bool,
 }
 
-/// A disk that is there when QEMU starts, and the descriptor that it is served on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StartDisk {
+/// A disk that is there when QEMU starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedDisk {
     /// The disk.
     pub device: DiskDevice,
-    /// Inherited by QEMU.
-    pub fd: RawFd,
+    /// The bus that it hangs on: a port, or that of the controller.
+    pub bus: String,
+    /// Its number on the controller, where QEMU chose one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scsi_id: Option<u32>,
+}
+
+/// The disks that are there when QEMU starts, and where they hang. The guest sees each port, also one without a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskLayout {
+    /// The numbers of the ports that are there for disks.
+    pub ports: Vec<usize>,
+    /// The port of the SCSI controller, where there is one.
+    pub controller: Option<String>,
+    /// The disks.
+    pub disks: Vec<PlacedDisk>,
+}
+
+impl DiskLayout {
+    /// Where disks hang that a machine boots with. Each has a port of its own, so that it can be unplugged.
+    pub fn of(devices: impl IntoIterator<Item = DiskDevice>) -> Self {
+        let devices: Vec<DiskDevice> = devices.into_iter().collect();
+        let mut layout = Self::default();
+        if let Some(number) = devices.iter().position(|device| device.bus == Bus::Scsi) {
+            layout.ports.push(devices.len() + number);
+            layout.controller = Some(port(devices.len() + number));
+        }
+        for (number, device) in devices.into_iter().enumerate() {
+            let bus = match device.bus {
+                Bus::Scsi => controller_bus(),
+                Bus::Virtio | Bus::Nvme => {
+                    layout.ports.push(number);
+                    port(number)
+                }
+            };
+            layout.disks.push(PlacedDisk { device, bus, scsi_id: None });
+        }
+        layout
+    }
+
+    /// The devices and the ports that they hang on, of those which are free for whatever comes later.
+    pub(super) fn in_free_ports(&self) -> Vec<(&str, &str)> {
+        let controller = self.controller.iter().map(|bus| (bus.as_str(), CONTROLLER.0));
+        controller.chain(self.disks.iter().map(|disk| (disk.bus.as_str(), disk.device.id.as_str()))).collect()
+    }
+}
+
+fn port(number: usize) -> String {
+    format!("disk-port{number}")
+}
+
+fn controller_bus() -> String {
+    format!("{}.0", CONTROLLER.0)
 }
 
 impl DiskDevice {
@@ -130,34 +183,65 @@ impl DiskDevice {
     }
 }
 
-/// The words for disks that are there at the start, each option with its value. Each has a port of its own, so that it can be
-/// unplugged.
-pub fn words(disks: &[StartDisk]) -> Vec<(&'static str, String)> {
-    let mut words = Vec::new();
-    let port = |words: &mut Vec<_>, number: usize| {
-        let name = format!("disk-port{number}");
-        let port = json!({"driver": "pcie-root-port", "id": name, "chassis": 100 + number, "slot": 100 + number});
-        words.push(("-device", port.to_string()));
-        name
+/// The words for the ports of disks, each option with its value.
+pub fn ports(layout: &DiskLayout) -> Vec<(&'static str, String)> {
+    let word = |number: &usize| {
+        let port =
+            json!({"driver": "pcie-root-port", "id": port(*number), "chassis": 100 + number, "slot": 100 + number});
+        ("-device", port.to_string())
     };
-    if let Some(number) = disks.iter().position(|disk| disk.device.bus == Bus::Scsi) {
-        let bus = port(&mut words, disks.len() + number);
+    layout.ports.iter().map(word).collect()
+}
+
+/// The words for the disks themselves, each served on a descriptor that QEMU inherits; the ports come before.
+pub fn words(layout: &DiskLayout, ends: &[RawFd]) -> Vec<(&'static str, String)> {
+    let mut words = Vec::new();
+    if let Some(bus) = &layout.controller {
         words.push(("-device", json!({"driver": CONTROLLER.1, "id": CONTROLLER.0, "bus": bus}).to_string()));
     }
-    for (number, StartDisk { device, fd }) in disks.iter().enumerate() {
+    for (PlacedDisk { device, bus, scsi_id }, fd) in layout.disks.iter().zip(ends) {
         let node = device.node(0);
         words.push(("-blockdev", device.backend(&node, &fd.to_string()).to_string()));
-        let bus = match device.bus {
-            Bus::Scsi => format!("{}.0", CONTROLLER.0),
-            Bus::Virtio | Bus::Nvme => port(&mut words, number),
-        };
         let mut properties = device.properties(&node);
+        if let Some(number) = scsi_id {
+            properties.insert("scsi-id".to_owned(), json!(number));
+        }
         properties.insert("driver".to_owned(), json!(device.driver()));
         properties.insert("id".to_owned(), json!(device.id));
         properties.insert("bus".to_owned(), json!(bus));
         words.push(("-device", Value::Object(properties).to_string()));
     }
     words
+}
+
+/// Where disks hang in a running machine that was started as `start`: some may have come and gone.
+///
+/// # Errors
+/// A disk that is not there; QEMU does not tell.
+pub async fn layout_now(
+    qemu: &QemuProcess,
+    start: &DiskLayout,
+    devices: Vec<DiskDevice>,
+) -> Result<DiskLayout, QemuError> {
+    let controller = start.controller.clone().or_else(|| qemu.ports().port_of(CONTROLLER.0));
+    let mut layout = DiskLayout { ports: start.ports.clone(), controller, disks: Vec::new() };
+    for device in devices {
+        let placed = start.disks.iter().find(|placed| placed.device.id == device.id);
+        let mut scsi_id = None;
+        let bus = match (device.bus, placed) {
+            (Bus::Scsi, _) => {
+                let wanted = json!({"path": format!("/machine/peripheral/{}", device.id), "property": "scsi-id"});
+                let number = qemu.qmp().execute("qom-get", wanted).await?;
+                scsi_id = number.as_u64().and_then(|number| u32::try_from(number).ok());
+                Some(controller_bus())
+            }
+            (_, Some(placed)) => Some(placed.bus.clone()),
+            (_, None) => qemu.ports().port_of(&device.id),
+        };
+        let bus = bus.ok_or_else(|| QemuError::Image(format!("the disk `{}` hangs on no port", device.serial)))?;
+        layout.disks.push(PlacedDisk { device, bus, scsi_id });
+    }
+    Ok(layout)
 }
 
 /// Plugs a disk into a running machine; it is served on `end`.
@@ -169,7 +253,7 @@ pub async fn plug_disk(qemu: &QemuProcess, device: &DiskDevice, end: OwnedFd) ->
     let bus = match device.bus {
         Bus::Scsi => {
             ensure_controller(qemu).await?;
-            format!("{}.0", CONTROLLER.0)
+            controller_bus()
         }
         Bus::Virtio | Bus::Nvme => free_port(qemu, &device.id)?,
     };
@@ -257,21 +341,20 @@ async fn ensure_controller(qemu: &QemuProcess) -> Result<(), QemuError> {
 mod tests {
     use super::*;
 
-    fn disk(id: &str, bus: Bus, fd: RawFd) -> StartDisk {
-        let device =
-            DiskDevice { id: id.to_owned(), bus, serial: format!("s,{id}"), readonly: false, write_cache: true };
-        StartDisk { device, fd }
+    fn disk(id: &str, bus: Bus) -> DiskDevice {
+        DiskDevice { id: id.to_owned(), bus, serial: format!("s,{id}"), readonly: false, write_cache: true }
+    }
+
+    fn line(layout: &DiskLayout, ends: &[RawFd]) -> String {
+        let words = ports(layout).into_iter().chain(words(layout, ends));
+        words.map(|(option, value)| format!("{option} {value}")).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
     fn words_for_each_bus() {
-        let words = words(&[
-            disk("a", Bus::Virtio, 7),
-            disk("b", Bus::Scsi, 8),
-            disk("c", Bus::Scsi, 9),
-            disk("d", Bus::Nvme, 10),
-        ]);
-        let line = words.iter().map(|(option, value)| format!("{option} {value}")).collect::<Vec<_>>().join("\n");
+        let disks = [disk("a", Bus::Virtio), disk("b", Bus::Scsi), disk("c", Bus::Scsi), disk("d", Bus::Nvme)];
+        let layout = DiskLayout::of(disks);
+        let line = line(&layout, &[7, 8, 9, 10]);
         for part in [
             r#"-device {"driver":"virtio-scsi-pci","id":"scsi","bus":"disk-port5"}"#,
             r#""node-name":"a-0","server":{"type":"fd","str":"7"},"read-only":false,"discard":"unmap"}"#,
@@ -283,5 +366,29 @@ mod tests {
         }
         assert_eq!(line.matches("virtio-scsi-pci").count(), 1);
         assert!(Bus::NAMES.iter().all(|name| Bus::parse(name).is_some_and(|bus| bus.name() == *name)));
+    }
+
+    #[test]
+    fn disks_hang_where_they_hung() {
+        let mut layout = DiskLayout::of([disk("a", Bus::Virtio), disk("b", Bus::Virtio)]);
+        // One was unplugged, one came later, and so did a controller with a disk.
+        layout.disks.remove(0);
+        layout.controller = Some("free1".to_owned());
+        layout.disks.push(PlacedDisk { device: disk("c", Bus::Virtio), bus: "free0".to_owned(), scsi_id: None });
+        layout.disks.push(PlacedDisk { device: disk("d", Bus::Scsi), bus: controller_bus(), scsi_id: Some(3) });
+        let line = line(&layout, &[7, 8, 9]);
+        for part in [
+            r#""id":"disk-port0","#,
+            r#""id":"disk-port1","#,
+            r#""driver":"virtio-blk-pci","id":"b","bus":"disk-port1"}"#,
+            r#""driver":"virtio-blk-pci","id":"c","bus":"free0"}"#,
+            r#"{"driver":"virtio-scsi-pci","id":"scsi","bus":"free1"}"#,
+            r#""scsi-id":3,"driver":"scsi-hd","id":"d","bus":"scsi.0"}"#,
+        ] {
+            assert!(line.contains(part), "{part} is missing in\n{line}");
+        }
+        let kept: DiskLayout = serde_json::from_str(&serde_json::to_string(&layout).unwrap()).unwrap();
+        assert_eq!(kept, layout);
+        assert_eq!(layout.in_free_ports().iter().filter(|(port, _)| port.starts_with("free")).count(), 2);
     }
 }

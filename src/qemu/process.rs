@@ -83,7 +83,7 @@ pub struct QemuProcess {
 
 impl QemuProcess {
     /// Starts QEMU and waits for its QMP greeting; the guest is running by then. `ram` is the file of its RAM, where `spec` says
-    /// that it has one; other descriptors that it names by number are in `inherit`. Must be called inside a tokio runtime.
+    /// that it has one; `disks` are the ends that its disks are served on. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// `Start` with QEMU's own words when it ends at once, `Qmp` when it does not greet.
@@ -91,7 +91,7 @@ impl QemuProcess {
         binary: &QemuBinary,
         spec: &MachineSpec,
         ram: Option<&RamFile>,
-        inherit: Vec<OwnedFd>,
+        disks: Vec<OwnedFd>,
     ) -> Result<(Self, HostEnds), QemuError> {
         let refuse = |error: io::Error| start_error(&binary.path, &describe_io(&error));
         let (qmp_ours, qmp) = socket_pair().map_err(refuse)?;
@@ -115,8 +115,9 @@ impl QemuProcess {
             card_ends.push(theirs);
         }
         let numbers: Vec<_> = card_ends.iter().map(AsRawFd::as_raw_fd).collect();
-        command.args(arguments(spec, channels, &numbers));
-        let inherited = [qmp, agent, serial, virtio].into_iter().chain(ram).chain(card_ends).chain(inherit).collect();
+        let served: Vec<_> = disks.iter().map(AsRawFd::as_raw_fd).collect();
+        command.args(arguments(spec, channels, &served, &numbers));
+        let inherited = [qmp, agent, serial, virtio].into_iter().chain(ram).chain(card_ends).chain(disks).collect();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.try_clone().map_err(refuse)?);
         // Ctrl-C on the terminal is for provium, which takes its machines down in order.
         command.process_group(0);
@@ -128,7 +129,11 @@ impl QemuProcess {
         match Qmp::connect(qmp_stream, AGENT_PORT_ID, GREETING_DEADLINE).await {
             Ok(qmp) => {
                 let ends = HostEnds { agent: agent_ours, serial: serial_ours, virtio: virtio_ours, cards };
-                Ok((Self { watched, qmp, ports: FreePorts::default() }, ends))
+                let ports = FreePorts::default();
+                for (port, id) in spec.disks.in_free_ports() {
+                    ports.take_port(port, id);
+                }
+                Ok((Self { watched, qmp, ports }, ends))
             }
             Err(error) => Err(watched.why_not_started(&binary.path, error).await),
         }

@@ -20,7 +20,7 @@ use crate::agent_client::{self, AgentClient, Hello};
 use crate::agent_protocol::{GuestInit, LAUNCHER_PATH, PORT_NAME, RootDevice};
 use crate::foundation::duration::format_duration;
 use crate::foundation::nix_value::Value;
-use crate::foundation::path_error::{PathContext, describe_io};
+use crate::foundation::path_error::PathContext;
 use crate::project::{Arch, CmdlineRequest, Profile, RootWords, Setting, effective_cmdline};
 use crate::qemu::{MachineSpec, QemuError, RamKind};
 use crate::run_events::{BootHow, EventKind, VmReady, VmRef, Warning};
@@ -60,7 +60,7 @@ pub async fn boot(
     }
     let machine = bed.machine().await?;
     let images = bed.profile_images(&vm.vm, profile).await?;
-    let drivers = disks.iter().flat_map(|disk| disk.device.bus.modules()).copied().collect();
+    let drivers = disks.iter().flat_map(|disk| disk.device().bus.modules()).copied().collect();
     let prepared = prepare(bed, vm, profile, options, &images, drivers).await?;
     let settings = &bed.shared.settings;
     if let Some(message) = prepared.notice {
@@ -68,8 +68,7 @@ pub async fn boot(
     }
     let memory = options.memory.unwrap_or(profile.memory);
     let own = MachineSpec::chooses_ram(profile.machine.as_deref(), &profile.qemu_args);
-    let (start_disks, disk_ends) = start_disks(disks)
-        .map_err(|error| VmError::Environment(format!("disks can't be served: {}", describe_io(&error))))?;
+    let (layout, disks) = start_disks(disks);
     let spec = MachineSpec {
         name: vm.vm.clone(),
         arch: std::env::consts::ARCH.to_owned(),
@@ -85,14 +84,14 @@ pub async fn boot(
         rng_seed: options.rng_seed,
         initial_time: options.initial_time,
         cards: network.specs(),
-        disks: start_disks,
+        disks: layout,
         extra: profile.qemu_args.clone(),
         ram: if own { RamKind::Own } else { RamKind::Shared },
         ..MachineSpec::default()
     };
     let prepare_time = begun.elapsed();
     let launch = Launch { bed, vm, profile, kernel_store_path: images.kernel_store_path.clone(), op: "boot" };
-    let mut launched = launch.start(spec, None, disk_ends).await?;
+    let mut launched = launch.start(spec, None, disks).await?;
     launched.announce();
     let running = Arc::clone(&launched.running);
     let Some(channel) = launched.take_channel() else {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use serde::{Deserialize, Serialize};
 
 use crate::disks::{Cache, Content, Disk, DiskSpec, Format, Source};
 use crate::project::DiskSetting;
@@ -93,8 +95,9 @@ impl DiskOptions {
 }
 
 /// Who asked for a disk; also the order in which a machine has them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Asker {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asker {
     /// The profile.
     Profile,
     /// The machine's options.
@@ -103,13 +106,11 @@ pub(super) enum Asker {
     Test,
 }
 
-/// A disk of a machine.
+/// A disk of a machine. It stays the same one when a restore puts another content, or another device, in its place.
 #[derive(Debug)]
 pub struct AttachedDisk {
     id: String,
-    pub(super) disk: Arc<Disk>,
-    pub(super) device: DiskDevice,
-    pub(super) asker: Asker,
+    now: Mutex<DiskNow>,
     /// How often its node was replaced in the running QEMU.
     pub(super) generation: AtomicU32,
     detached: AtomicBool,
@@ -117,20 +118,55 @@ pub struct AttachedDisk {
     pub(super) plug: tokio::sync::Mutex<()>,
 }
 
+/// What a disk is for now.
+#[derive(Debug, Clone)]
+pub(super) struct DiskNow {
+    pub(super) disk: Arc<Disk>,
+    pub(super) device: DiskDevice,
+    pub(super) asker: Asker,
+}
+
 impl AttachedDisk {
+    fn new(id: String, now: DiskNow) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            now: Mutex::new(now),
+            generation: AtomicU32::new(0),
+            detached: AtomicBool::new(false),
+            plug: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    pub(super) fn now(&self) -> DiskNow {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Its id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// The disk itself.
-    pub fn disk(&self) -> &Arc<Disk> {
-        &self.disk
+    pub fn disk(&self) -> Arc<Disk> {
+        self.now().disk
+    }
+
+    /// As QEMU knows it.
+    pub(super) fn device(&self) -> DiskDevice {
+        self.now().device
     }
 
     /// Whether it was taken away.
     pub fn is_detached(&self) -> bool {
         self.detached.load(Ordering::SeqCst)
+    }
+
+    /// It is there (again), as a snapshot has it.
+    fn become_restored(&self, now: DiskNow) {
+        let old = std::mem::replace(&mut *self.now.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
+        now.disk.succeed(&old.disk);
+        self.generation.store(0, Ordering::SeqCst);
+        self.detached.store(false, Ordering::SeqCst);
     }
 }
 
@@ -145,6 +181,8 @@ pub(super) struct Declared {
 #[derive(Debug, Default)]
 pub(super) struct DiskTable {
     disks: Mutex<Vec<Arc<AttachedDisk>>>,
+    /// Those that were taken away, the last one at the end: a restore may bring them back.
+    gone: Mutex<Vec<Weak<AttachedDisk>>>,
     next: AtomicU32,
     /// Held while disks are opened.
     pub(super) declared: tokio::sync::Mutex<Declared>,
@@ -158,7 +196,7 @@ impl DiskTable {
     /// All of them, in the order in which the guest finds them at boot.
     pub(super) fn all(&self) -> Vec<Arc<AttachedDisk>> {
         let mut all = self.lock().clone();
-        all.sort_by_key(|disk| disk.asker);
+        all.sort_by_key(|disk| disk.now().asker);
         all
     }
 
@@ -193,21 +231,13 @@ impl DiskTable {
     pub(super) fn add(&self, id: String, options: &DiskOptions, disk: Arc<Disk>, asker: Asker) -> Arc<AttachedDisk> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let device = DiskDevice {
-            id: format!("disk{number}"),
+            id: format!("{DEVICE_PREFIX}{number}"),
             bus: options.bus,
             serial: options.serial.clone().unwrap_or_else(|| id.clone()),
             readonly: options.readonly,
             write_cache: options.cache != Cache::WriteThrough,
         };
-        let attached = Arc::new(AttachedDisk {
-            id,
-            disk,
-            device,
-            asker,
-            generation: AtomicU32::new(0),
-            detached: AtomicBool::new(false),
-            plug: tokio::sync::Mutex::new(()),
-        });
+        let attached = AttachedDisk::new(id, DiskNow { disk, device, asker });
         self.lock().push(Arc::clone(&attached));
         attached
     }
@@ -216,9 +246,39 @@ impl DiskTable {
     pub(super) fn remove(&self, disk: &Arc<AttachedDisk>) {
         disk.detached.store(true, Ordering::SeqCst);
         self.lock().retain(|other| !Arc::ptr_eq(other, disk));
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.retain(|disk| disk.strong_count() > 0);
+        gone.push(Arc::downgrade(disk));
+    }
+
+    /// The machine has exactly these from now on, in this order. Who holds a disk of the same id holds the new one.
+    pub(super) fn restore(&self, arrived: Vec<(String, DiskNow)>) {
+        let mut old = self.lock().clone();
+        let mut new = Vec::new();
+        for (id, now) in arrived {
+            let number = now.device.id.trim_start_matches(DEVICE_PREFIX).parse().map_or(0, |number: u32| number + 1);
+            self.next.fetch_max(number, Ordering::Relaxed);
+            let known = old.iter().position(|disk| disk.id == id).map(|at| old.remove(at));
+            let known = known.or_else(|| {
+                let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+                let at = gone.iter().rposition(|disk| disk.upgrade().is_some_and(|disk| disk.id == id))?;
+                gone.remove(at).upgrade()
+            });
+            new.push(match known {
+                None => AttachedDisk::new(id, now),
+                Some(disk) => {
+                    disk.become_restored(now);
+                    disk
+                }
+            });
+        }
+        old.iter().for_each(|disk| self.remove(disk));
+        *self.lock() = new;
     }
 }
 
+/// How the ids of devices begin.
+const DEVICE_PREFIX: &str = "disk";
 /// How default ids begin.
 const DEFAULT_PREFIX: &str = "attached-";
 /// The longest id that is its own serial number, in bytes.

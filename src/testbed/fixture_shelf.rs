@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::bed::{Shared, Testbed};
 use super::fixture_told;
+use crate::disks;
 use crate::fixtures::{
     self, ABSENT, Ask, Built, Entry, Explanation, Exported, Failure, Files, FixtureError, Memo, ProfileIdentity, Shelf,
     ShelfParts, Step, Store, Summary, Surroundings, Wish,
@@ -329,6 +330,11 @@ fn identifier(key: &'static str, value: &Value, profile: &Profile, memo: &Memo, 
 
 /// The identifier of a file; of a directory only what guests get of it.
 fn identify(key: &str, path: &Path, arch: &str, memo: &Memo) -> String {
+    if key == "disks" && path.is_file() {
+        // A qcow2 image is nothing without those behind it.
+        let files = disks::files_of(path);
+        return files.iter().map(|file| memo.identify(file)).collect::<Vec<_>>().join(" over ");
+    }
     if !path.is_dir() {
         return memo.identify(path);
     }

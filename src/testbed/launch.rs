@@ -1,7 +1,6 @@
 //! Starting a QEMU with its channels, its RAM and its logs.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +13,8 @@ use super::error::VmError;
 use super::kernel_log::{KernelLog, Teller};
 use super::ready::ReadyMachine;
 use super::running::{Built, Consoles, Running};
+use super::vm_disks::serve_all;
+use crate::disks::Disk;
 use crate::foundation::path_error::describe_io;
 use crate::project::Profile;
 use crate::qemu::{MachineSpec, QemuProcess, RamFile, RamKind};
@@ -46,6 +47,8 @@ pub struct Launched {
     cables: Vec<std::os::unix::net::UnixStream>,
     /// Whether it has taken in the state of another machine already.
     pub is_loaded: bool,
+    /// The disks that it is connected with, in the order of its specification.
+    pub disks: Vec<Arc<Disk>>,
     started: VmStarted,
 }
 
@@ -68,7 +71,7 @@ impl Launched {
 
 impl Launch<'_> {
     /// Starts QEMU; `stored` is the RAM of a machine that is copy-on-write, and the file of the state that it will take in; all
-    /// others get RAM of their own. `inherit` are the descriptors that `spec` names by number.
+    /// others get RAM of their own. `disks` are those of `spec`; a QEMU that was started ahead has equal ones of its own.
     ///
     /// # Errors
     /// No RAM or logs to be had, a QEMU that does not start.
@@ -76,7 +79,7 @@ impl Launch<'_> {
         &self,
         mut spec: MachineSpec,
         stored: Option<(RamFile, &Path)>,
-        inherit: Vec<OwnedFd>,
+        disks: Vec<Arc<Disk>>,
     ) -> Result<Launched, VmError> {
         let machine = self.bed.machine().await?;
         let settings = &self.bed.shared.settings;
@@ -94,13 +97,15 @@ impl Launch<'_> {
             (Some(ram), Some(state)) => self.bed.shared.ready.take(&spec, ram, state).await,
             _ => None,
         };
-        let ReadyMachine { spec, qemu, ends, is_loaded } = match ahead {
+        let ReadyMachine { spec, qemu, ends, disks, is_loaded } = match ahead {
             Some(ready) => ready,
             None => {
-                let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref(), inherit).await;
+                let served = serve_all(&disks)
+                    .map_err(|error| VmError::Environment(format!("disks can't be served: {}", describe_io(&error))))?;
+                let started = QemuProcess::start(machine.qemu(), &spec, ram.as_ref(), served).await;
                 let failed = |source| VmError::Qemu { vm: self.vm.vm.clone(), op: self.op, source };
                 let (qemu, ends) = started.map_err(failed)?;
-                ReadyMachine { spec, qemu, ends, is_loaded: false }
+                ReadyMachine { spec, qemu, ends, disks, is_loaded: false }
             }
         };
         let consoles = Consoles {
@@ -122,7 +127,8 @@ impl Launch<'_> {
         let log = self.kernel_log(&consoles);
         let built = Built { spec, ram };
         let running = Running::new(self.vm.clone(), settings.sink.clone(), qemu, consoles, built, log);
-        Ok(Launched { running: Arc::new(running), channel: Some(channel), cables: ends.cards, is_loaded, started })
+        let (channel, cables) = (Some(channel), ends.cards);
+        Ok(Launched { running: Arc::new(running), channel, cables, disks, is_loaded, started })
     }
 
     fn kernel_log(&self, consoles: &Consoles) -> KernelLog {

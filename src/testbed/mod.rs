@@ -53,7 +53,7 @@ pub use crate::agent_client::{
 };
 pub use crate::disks::{
     Cache, Chance, Content, CrashState, Disk, DiskError, Exploration, Explorer, Fault, Format, Kind, LARGEST_SIZE,
-    Mode, Order, Recorded, SECTOR, Stats,
+    Mode, Order, Recorded, SECTOR, Stats, files_of as files_of_image,
 };
 pub use crate::fixtures::{Built as FixtureBuild, Entry as FixtureEntry, Wish};
 pub use crate::qemu::disks::Bus;

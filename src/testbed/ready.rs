@@ -2,11 +2,13 @@
 //! for the word to go on.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinHandle;
 
 use super::bed::Testbed;
+use super::vm_disks::serve_all;
+use crate::disks::Disk;
 use crate::qemu::{Accel, HostEnds, MachineSpec, QemuProcess, RamFile};
 
 /// How many wait at most; each takes about as much memory as a small program.
@@ -18,6 +20,8 @@ struct Ready {
     ram: RamFile,
     /// The file of the state that it takes in.
     state: PathBuf,
+    /// The disks that it is connected with.
+    disks: Vec<Arc<Disk>>,
     start: Start,
 }
 
@@ -31,6 +35,8 @@ pub struct ReadyMachine {
     pub ends: HostEnds,
     /// Whether it has taken the state in.
     pub is_loaded: bool,
+    /// The disks that it is connected with.
+    pub disks: Vec<Arc<Disk>>,
 }
 
 type Started = Option<(QemuProcess, HostEnds)>;
@@ -66,7 +72,7 @@ impl ReadyMachines {
         let (qemu, ends) = (&mut ready.start.0).await.ok().flatten()?;
         let lives = qemu.exit_watch().borrow().is_none();
         let is_loaded = loads_ahead(&ready.spec);
-        lives.then_some(ReadyMachine { spec: ready.spec, qemu, ends, is_loaded })
+        lives.then_some(ReadyMachine { spec: ready.spec, qemu, ends, disks: ready.disks, is_loaded })
     }
 
     /// Whether there is one with these arguments.
@@ -93,7 +99,7 @@ impl ReadyMachines {
     }
 }
 
-/// Each has a log of its own; all else must be the same.
+/// Each has a log of its own; all else must be the same. The state stands for the snapshot, and so for the content of its disks.
 fn is_for(ready: &Ready, spec: &MachineSpec, ram: &RamFile, state: &Path) -> bool {
     let same = MachineSpec { reset_log: ready.spec.reset_log.clone(), ..spec.clone() };
     ready.spec == same && ready.ram.is(ram) && ready.state == state
@@ -106,22 +112,30 @@ fn loads_ahead(spec: &MachineSpec) -> bool {
 }
 
 /// Starts one in the background for the next restore with these arguments from the state in the file `state`, unless it is there
-/// already.
-pub fn start_ahead(bed: &Testbed, spec: &MachineSpec, ram: &RamFile, state: PathBuf) {
+/// already. `disks` makes those that it needs.
+pub fn start_ahead(
+    bed: &Testbed,
+    spec: &MachineSpec,
+    ram: &RamFile,
+    state: PathBuf,
+    disks: impl FnOnce() -> Option<Vec<Arc<Disk>>>,
+) {
     if bed.shared.ready.has(spec, ram, &state) {
         return;
     }
+    // What fails here is told by the restore that needs it.
+    let Some(disks) = disks() else { return };
+    let Ok(served) = serve_all(&disks) else { return };
     let reset_log = bed.shared.settings.runtime_dir.join(format!("ready-{}.reset.log", bed.next_start()));
     let spec = MachineSpec { reset_log, ..spec.clone() };
     let (told, file, of, from) = (spec.clone(), ram.clone(), bed.clone(), state.clone());
     let start = tokio::spawn(async move {
-        // What fails here is told by the restore that needs it.
         let machine = of.machine().await.ok()?;
-        let (qemu, ends) = QemuProcess::start(machine.qemu(), &told, Some(&file), Vec::new()).await.ok()?;
+        let (qemu, ends) = QemuProcess::start(machine.qemu(), &told, Some(&file), served).await.ok()?;
         if loads_ahead(&told) {
             qemu.load(&from, false).await.ok()?;
         }
         Some((qemu, ends))
     });
-    bed.shared.ready.add(Ready { spec, ram: ram.clone(), state, start: Start(start) });
+    bed.shared.ready.add(Ready { spec, ram: ram.clone(), state, disks, start: Start(start) });
 }

@@ -1,6 +1,6 @@
 //! A machine's disks: attached before or after boot, taken away, resized, without power.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::agent_client::AgentError;
 use crate::agent_protocol::{Op, OpReply, WaitFor};
 use crate::disks::{Chance, Disk, DiskError, Order, SECTOR, refusal, serve};
 use crate::foundation::path_error::{PathContext, describe_io};
-use crate::qemu::disks::{Bus, StartDisk, plug_disk, replace_node, unplug_disk};
+use crate::qemu::disks::{Bus, DiskLayout, plug_disk, replace_node, unplug_disk};
 
 /// How long a guest may take to find a disk, before the accelerator's factor.
 const FIND: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl Vm {
     }
 
     /// Where what is written to disks lies: not in memory, as runtime files may.
-    fn disk_directory(&self) -> Result<PathBuf, VmError> {
+    pub(super) fn disk_directory(&self) -> Result<PathBuf, VmError> {
         let directory = self.bed().shared.settings.cache_dir.join("disks");
         std::fs::create_dir_all(&directory).at("create", &directory).map_err(VmError::File)?;
         Ok(directory)
@@ -91,7 +91,7 @@ impl Vm {
         declared.profile = true;
         let wanted = self.options().disks.unwrap_or_default();
         if wanted != declared.options {
-            for disk in self.disks().all().iter().filter(|disk| disk.asker == Asker::Options) {
+            for disk in self.disks().all().iter().filter(|disk| disk.now().asker == Asker::Options) {
                 self.disks().remove(disk);
             }
             declared.options.clear();
@@ -130,7 +130,7 @@ impl Vm {
     ) -> Result<(), VmError> {
         if self.booted(op).is_ok() {
             let guest = Guest::new(Arc::clone(self));
-            for module in attached.device.bus.modules() {
+            for module in attached.device().bus.modules() {
                 // It may be built in, or the guest may load it by itself: what counts is whether the disk is found.
                 let _ = guest.load_profile_module(module, "").await;
             }
@@ -138,8 +138,8 @@ impl Vm {
         let _turn = attached.plug.lock().await;
         attached.generation.store(0, Ordering::SeqCst);
         let end =
-            serve_end(&attached.disk).map_err(|error| self.disk_failed(op, attached.id(), &describe_io(&error)))?;
-        plug_disk(running.qemu(), &attached.device, end).await.map_err(|source| VmError::Qemu {
+            serve_end(&attached.disk()).map_err(|error| self.disk_failed(op, attached.id(), &describe_io(&error)))?;
+        plug_disk(running.qemu(), &attached.device(), end).await.map_err(|source| VmError::Qemu {
             vm: self.name().to_owned(),
             op,
             source,
@@ -153,7 +153,7 @@ impl Vm {
     pub async fn disk_device(&self, attached: &AttachedDisk) -> Result<String, VmError> {
         const OP: &str = "device";
         self.still_attached(OP, attached)?;
-        let serial = attached.device.serial.clone().into_bytes();
+        let serial = attached.device().serial.clone().into_bytes();
         let asked = serial.clone();
         let limit = self.scaled(FIND);
         let found = self.op(OP, async |agent| {
@@ -163,7 +163,7 @@ impl Vm {
             }
             device(agent.op(Op::FindDisk { serial, rescan: false }).await)
         });
-        let bus = attached.device.bus;
+        let bus = attached.device().bus;
         found.await?.ok_or_else(|| {
             let modules = bus.modules().join("` and `");
             let why = format!(
@@ -192,11 +192,11 @@ impl Vm {
         }
         if let Some(running) = self.plugged_in(OP)? {
             // What hangs would keep the guest from letting go.
-            attached.disk.abort(true);
+            attached.disk().abort(true);
             let limit = self.scaled(LET_GO);
             let generation = attached.generation.load(Ordering::SeqCst);
-            let unplugged = unplug_disk(running.qemu(), &attached.device, generation, limit).await;
-            attached.disk.abort(false);
+            let unplugged = unplug_disk(running.qemu(), &attached.device(), generation, limit).await;
+            attached.disk().abort(false);
             unplugged.map_err(|source| VmError::Qemu { vm: self.name().to_owned(), op: OP, source })?;
         }
         self.disks().remove(attached);
@@ -221,16 +221,16 @@ impl Vm {
         const OP: &str = "resize";
         let _turn = attached.plug.lock().await;
         let running = if attached.is_detached() { None } else { self.plugged_in(OP)? };
-        if running.is_some() && attached.device.bus == Bus::Nvme {
+        if running.is_some() && attached.device().bus == Bus::Nvme {
             let why = "an NVMe disk keeps its size while the machine runs\nhint: `:shutdown()` comes first, or `bus = \"virtio\"`";
             return Err(self.disk_failed(OP, attached.id(), why));
         }
-        attached.disk.resize(bytes).map_err(|error| self.disk_error(OP, attached.id(), &error))?;
+        attached.disk().resize(bytes).map_err(|error| self.disk_error(OP, attached.id(), &error))?;
         let Some(running) = running else { return Ok(()) };
         let end =
-            serve_end(&attached.disk).map_err(|error| self.disk_failed(OP, attached.id(), &describe_io(&error)))?;
+            serve_end(&attached.disk()).map_err(|error| self.disk_failed(OP, attached.id(), &describe_io(&error)))?;
         let generation = attached.generation.load(Ordering::SeqCst);
-        replace_node(running.qmp(), &attached.device, generation, end, bytes)
+        replace_node(running.qmp(), &attached.device(), generation, end, bytes)
             .await
             .map_err(|source| VmError::Qemu { vm: self.name().to_owned(), op: OP, source })?;
         attached.generation.store(generation + 1, Ordering::SeqCst);
@@ -242,7 +242,7 @@ impl Vm {
 
     /// Returns once the guest's kernel knows the size, as far as its own `/sys` tells.
     async fn wait_for_size(&self, attached: &AttachedDisk, sectors: u64) -> Result<(), VmError> {
-        let serial = attached.device.serial.clone().into_bytes();
+        let serial = attached.device().serial.clone().into_bytes();
         let limit = tokio::time::Instant::now() + self.scaled(SEE_SIZE);
         self.op("resize", async |agent| {
             loop {
@@ -272,8 +272,8 @@ impl Vm {
         order: Order,
     ) -> Result<Vec<u8>, VmError> {
         let extent = order.extent();
-        let outcome = attached.disk.request(order).await;
-        outcome.map_err(|errno| self.disk_error(op, attached.id(), &refusal(&attached.disk, extent, errno)))
+        let outcome = attached.disk().request(order).await;
+        outcome.map_err(|errno| self.disk_error(op, attached.id(), &refusal(&attached.disk(), extent, errno)))
     }
 
     /// Ends the machine as a power cut does: what its disks had not made durable is lost, as chance has it.
@@ -289,7 +289,7 @@ impl Vm {
         running.qemu().freeze();
         let mut result = Ok(());
         for attached in self.disks().all() {
-            let cut = attached.disk.power_cut(chance);
+            let cut = attached.disk().power_cut(chance);
             result = result.and(cut.map_err(|error| self.disk_error(OP, attached.id(), &error)));
         }
         self.settle_down(Down::Shutdown, StopReason::PowerCut).await;
@@ -298,12 +298,12 @@ impl Vm {
 
     /// While it is true, requests that hang fail instead: a machine that is reset does not wait for them.
     pub(super) fn abort_hanging(&self, on: bool) {
-        self.disks().all().iter().for_each(|attached| attached.disk.abort(on));
+        self.disks().all().iter().for_each(|attached| attached.disk().abort(on));
     }
 
     /// The disks have power (again).
     pub(super) fn power_disks(&self) {
-        self.disks().all().iter().for_each(|attached| attached.disk.power_on());
+        self.disks().all().iter().for_each(|attached| attached.disk().power_on());
     }
 
     /// The error for what a disk refuses.
@@ -338,15 +338,18 @@ fn serve_end(disk: &Arc<Disk>) -> std::io::Result<OwnedFd> {
     Ok(theirs.into())
 }
 
-/// Serves the disks of a machine that is about to start.
-pub(super) fn start_disks(disks: &[Arc<AttachedDisk>]) -> std::io::Result<(Vec<StartDisk>, Vec<OwnedFd>)> {
-    let (mut devices, mut ends) = (Vec::new(), Vec::new());
-    for attached in disks {
-        attached.disk.power_on();
+/// Serves disks; the ends that QEMU gets.
+pub(super) fn serve_all(disks: &[Arc<Disk>]) -> std::io::Result<Vec<OwnedFd>> {
+    disks.iter().map(serve_end).collect()
+}
+
+/// The disks of a machine that is about to boot: where they hang, and what they are.
+pub(super) fn start_disks(disks: &[Arc<AttachedDisk>]) -> (DiskLayout, Vec<Arc<Disk>>) {
+    let start = |attached: &Arc<AttachedDisk>| {
+        attached.disk().power_on();
         attached.generation.store(0, Ordering::SeqCst);
-        let end = serve_end(&attached.disk)?;
-        devices.push(StartDisk { device: attached.device.clone(), fd: end.as_raw_fd() });
-        ends.push(end);
-    }
-    Ok((devices, ends))
+        attached.disk()
+    };
+    let layout = DiskLayout::of(disks.iter().map(|attached| attached.device()));
+    (layout, disks.iter().map(start).collect())
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::disks::DiskRecord;
+use crate::qemu::disks::DiskLayout;
 use crate::testbed::options::VmOptions;
 
 /// The version of the format; another one can't be restored.
@@ -51,9 +53,15 @@ pub struct VmRecord {
     pub name: String,
     /// Its profile's name.
     pub profile: String,
-    /// Whether it was not running: there are no files of it then.
+    /// Whether it was not running: there are files of its disks only then.
     #[serde(default)]
     pub off: bool,
+    /// The disks of one that was not running.
+    #[serde(default)]
+    pub disks: Vec<DiskRecord>,
+    /// Whether the disks of its profile and options are among them.
+    #[serde(default)]
+    pub has_declared: bool,
 }
 
 /// A lab and what it holds.
@@ -114,7 +122,21 @@ pub struct MachineRecord {
     pub nics: Vec<serde_json::Value>,
     /// Its disks.
     #[serde(default)]
-    pub disks: Vec<serde_json::Value>,
+    pub disks: Vec<DiskRecord>,
+    /// The numbers of the ports that are there for disks.
+    #[serde(default)]
+    pub disk_ports: Vec<usize>,
+    /// The port of its SCSI controller, where it has one.
+    #[serde(default)]
+    pub scsi_port: Option<String>,
+}
+
+impl MachineRecord {
+    /// Where its disks hang.
+    pub fn disk_layout(&self) -> DiskLayout {
+        let disks = self.disks.iter().map(|disk| disk.place.clone()).collect();
+        DiskLayout { ports: self.disk_ports.clone(), controller: self.scsi_port.clone(), disks }
+    }
 }
 
 impl LabRecord {

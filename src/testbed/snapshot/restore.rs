@@ -6,10 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::UnixStream;
 
+use super::disks::{self, DiskSnapshots};
 use super::format::MachineRecord;
 use super::store::Snapshot;
 use crate::agent_client::{self, Hello};
 use crate::agent_protocol::Wake;
+use crate::disks::Disk;
 use crate::qemu::{MachineSpec, RamKind};
 use crate::run_events::{BootHow, StopReason, Warning};
 use crate::testbed::boot;
@@ -45,6 +47,7 @@ struct Loaded {
     record: MachineRecord,
     /// The file of the state.
     device: PathBuf,
+    disks: DiskSnapshots,
     begun: Instant,
     phases: Vec<(&'static str, Duration)>,
 }
@@ -81,7 +84,8 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
     let record = check(vm, snapshot, index).await?;
     let (bed, profile) = (vm.bed(), vm.profile_value());
     let images = vm.profile_images().await?;
-    let prepared = boot::prepare(bed, vm.reference(), profile, &record.options, &images, Vec::new()).await?;
+    let drivers = record.disks.iter().flat_map(|disk| disk.place.device.bus.modules()).copied().collect();
+    let prepared = boot::prepare(bed, vm.reference(), profile, &record.options, &images, drivers).await?;
     if prepared.cmdline != record.cmdline {
         let lines = format!("it was `{}`, and is `{}` now", record.cmdline, prepared.cmdline);
         let message = format!(
@@ -109,16 +113,19 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
         agent_port: crate::agent_protocol::PORT_NAME.to_owned(),
         rng_seed: record.options.rng_seed,
         initial_time: record.options.initial_time,
+        disks: record.disk_layout(),
         extra: record.qemu_args.clone(),
         ram: RamKind::Private,
         incoming: true,
         ..MachineSpec::default()
     };
+    let disks = snapshot.disks(vm, index, &record.disks).await?;
+    let forks = disks::fork(vm, &record.disks, &disks)?;
     let prepare = begun.elapsed();
     let kernel_store_path = images.kernel_store_path.clone();
     let launch = Launch { bed, vm: vm.reference(), profile, kernel_store_path, op: OP };
     let device = snapshot.device(index);
-    let launched = launch.start(spec, Some((ram, &device)), Vec::new()).await?;
+    let launched = launch.start(spec, Some((ram, &device)), forks).await?;
     let qemu = begun.elapsed() - prepare;
     started(&launched);
     tokio::spawn(watch(Arc::clone(&launched.running), bed.scaled(boot::AGENT_ENDED, profile)));
@@ -127,7 +134,8 @@ async fn load(vm: &Vm, snapshot: &Snapshot, index: usize, started: impl FnOnce(&
         loaded.map_err(|source| VmError::Qemu { vm: vm.name().to_owned(), op: OP, source })?;
     }
     let load = begun.elapsed() - prepare - qemu;
-    Ok(Loaded { launched, record, device, begun, phases: vec![("prepare", prepare), ("qemu", qemu), ("load", load)] })
+    let phases = vec![("prepare", prepare), ("qemu", qemu), ("load", load)];
+    Ok(Loaded { launched, record, device, disks, begun, phases })
 }
 
 /// A machine that goes on.
@@ -138,13 +146,15 @@ struct Woken {
     phases: Vec<(&'static str, Duration)>,
     record: MachineRecord,
     device: PathBuf,
+    disks: DiskSnapshots,
 }
 
 impl Woken {
     fn tell(&self, vm: &Vm, is_last: bool) {
         let built = self.launched.running.built();
         if let Some(ram) = built.ram.as_ref().filter(|_| !is_last) {
-            start_ahead(vm.bed(), &built.spec, ram, self.device.clone());
+            let forks = || disks::fork(vm, &self.record.disks, &self.disks).ok();
+            start_ahead(vm.bed(), &built.spec, ram, self.device.clone(), forks);
         }
         let duration = self.begun.elapsed().saturating_sub(self.phases[0].1);
         boot::ready(vm.bed(), vm.reference(), &self.hello, BootHow::Restore, duration, &self.phases);
@@ -153,7 +163,8 @@ impl Woken {
 
 /// Has a loaded machine go on, and its agent with it.
 async fn go_on(vm: &Vm, loaded: Loaded, options: &RestoreOptions) -> Result<Woken, VmError> {
-    let Loaded { mut launched, record, device, begun, mut phases } = loaded;
+    let Loaded { mut launched, record, device, disks, begun, mut phases } = loaded;
+    disks::arm(&launched.disks, &disks);
     let before = begun.elapsed();
     let running = Arc::clone(&launched.running);
     let wake = wake_of(&record, options)?;
@@ -181,7 +192,7 @@ async fn go_on(vm: &Vm, loaded: Loaded, options: &RestoreOptions) -> Result<Woke
     boot::guard(vm.bed(), vm.profile_value(), &running, &agent);
     running.set_agent(agent);
     phases.push(("agent", begun.elapsed().saturating_sub(before)));
-    Ok(Woken { launched, hello, begun, phases, record, device })
+    Ok(Woken { launched, hello, begun, phases, record, device, disks })
 }
 
 type Greeting = (agent_client::AgentClient, Hello, Vec<String>);
@@ -244,7 +255,7 @@ impl Vm {
             })
             .await?;
             let woken = go_on(self, loaded, &options).await?;
-            self.become_record(&woken.record, &options);
+            self.become_record(&woken, &options).await;
             woken.tell(self, options.is_last);
             Ok(())
         }
@@ -257,7 +268,8 @@ impl Vm {
     }
 
     /// The options are those of the snapshot from now on.
-    fn become_record(&self, record: &MachineRecord, options: &RestoreOptions) {
+    async fn become_record(&self, woken: &Woken, options: &RestoreOptions) {
+        let record = &woken.record;
         if record.clock_frozen {
             self.freeze_clock_on_restore();
         }
@@ -270,6 +282,7 @@ impl Vm {
             ..VmOptions::default()
         };
         self.set_options(record.options.clone().overlaid(later));
+        self.become_disks(&record.disks, woken.launched.disks.clone(), true).await;
     }
 }
 
@@ -321,6 +334,13 @@ async fn in_place(snapshot: Snapshot, vms: Vec<(Arc<Vm>, usize)>) -> Result<(), 
         .collect();
     let mut loaded = Vec::new();
     let mut first = None;
+    let mut off_disks = Vec::new();
+    for (vm, index) in off {
+        match off_forks(&vm, &snapshot, index).await {
+            Ok(forks) => off_disks.push((vm, index, forks)),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
     for task in tasks {
         match task.await {
             Ok(Ok(machine)) => loaded.push(machine),
@@ -356,12 +376,24 @@ async fn in_place(snapshot: Snapshot, vms: Vec<(Arc<Vm>, usize)>) -> Result<(), 
         arriving.settle();
         vm.exchange(machine).await;
     }
-    for (vm, _) in off {
+    for (vm, index, forks) in off_disks {
         if !matches!(vm.state(), VmState::Created | VmState::Shutdown) {
             vm.settle_down(crate::testbed::vm::Down::Shutdown, StopReason::Restored).await;
         }
+        let record = &snapshot.manifest().vms[index];
+        vm.become_disks(&record.disks, forks, record.has_declared).await;
     }
     Ok(())
+}
+
+/// The disks of a machine that was not running.
+async fn off_forks(vm: &Vm, snapshot: &Snapshot, index: usize) -> Result<Vec<Arc<Disk>>, VmError> {
+    snapshot.check_there()?;
+    let records = &snapshot.manifest().vms[index].disks;
+    let disks = snapshot.disks(vm, index, records).await?;
+    let forks = disks::fork(vm, records, &disks)?;
+    disks::arm(&forks, &disks);
+    Ok(forks)
 }
 
 impl Vm {
@@ -376,7 +408,7 @@ impl Vm {
             old.stop(StopReason::Restored).await;
         }
         woken.launched.announce();
-        self.become_record(&woken.record, &RestoreOptions::default());
+        self.become_record(&woken, &RestoreOptions::default()).await;
         self.arrive(Arc::clone(&woken.launched.running)).await;
         woken.tell(self, false);
     }

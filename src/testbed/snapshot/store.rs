@@ -1,5 +1,6 @@
 //! A snapshot's directory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::disks::{self, DiskRecord, DiskSnapshots};
 use super::format::{FORMAT, MachineRecord, Manifest, SnapshotKind};
+use crate::disks::DiskSnapshot;
 use crate::foundation::path_error::{PathContext, PathError, describe_io};
 use crate::qemu::RamFile;
+use crate::testbed::bed::Testbed;
 use crate::testbed::error::VmError;
 
 /// The file that says what is in the directory.
@@ -37,6 +41,8 @@ struct Stored {
     manifest: Manifest,
     /// RAM that lies in memory only.
     ram: Mutex<Vec<RamFile>>,
+    /// The disks of machines: those that have no files, and those that were opened.
+    disks: Mutex<BTreeMap<usize, DiskSnapshots>>,
     /// Whether the directory goes with this.
     is_temporary: bool,
     is_deleted: AtomicBool,
@@ -49,6 +55,13 @@ impl Drop for Stored {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+/// What of a snapshot is not in its directory.
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) ram: Vec<RamFile>,
+    pub(super) disks: BTreeMap<usize, DiskSnapshots>,
 }
 
 /// An error about the snapshot in `directory`.
@@ -83,14 +96,33 @@ impl Snapshot {
             return Err(unusable(directory, why));
         }
         let manifest: Manifest = parse(directory, MANIFEST, &text)?;
-        let snapshot = Self::of(directory.to_owned(), manifest, Vec::new(), false);
+        let snapshot = Self::of(directory.to_owned(), manifest, Kept::default(), false);
         snapshot.check()?;
         Ok(snapshot)
     }
 
-    pub(super) fn of(directory: PathBuf, manifest: Manifest, ram: Vec<RamFile>, is_temporary: bool) -> Self {
+    pub(super) fn of(directory: PathBuf, manifest: Manifest, kept: Kept, is_temporary: bool) -> Self {
         let is_deleted = AtomicBool::new(false);
-        Self(Arc::new(Stored { directory, manifest, ram: Mutex::new(ram), is_temporary, is_deleted }))
+        let (ram, disks) = (Mutex::new(kept.ram), Mutex::new(kept.disks));
+        Self(Arc::new(Stored { directory, manifest, ram, disks, is_temporary, is_deleted }))
+    }
+
+    /// The disks of a machine, where they are known.
+    pub(super) fn known_disks(&self, index: usize) -> Option<DiskSnapshots> {
+        self.0.disks.lock().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
+    }
+
+    /// The disks of a machine are open.
+    pub(super) fn know_disks(&self, index: usize, disks: &DiskSnapshots) {
+        self.0.disks.lock().unwrap_or_else(PoisonError::into_inner).insert(index, Arc::clone(disks));
+    }
+
+    /// What is written down of a machine's disks.
+    fn disk_records(&self, index: usize) -> Result<Vec<DiskRecord>, VmError> {
+        match &self.manifest().vms[index] {
+            record if record.off => Ok(record.disks.clone()),
+            _ => Ok(self.machine(index)?.disks),
+        }
     }
 
     /// Looks whether all that it says is there.
@@ -104,7 +136,13 @@ impl Snapshot {
         if manifest.kind == SnapshotKind::Vm && manifest.vms.iter().filter(|vm| !vm.off).count() != 1 {
             return Err(self.unusable(format!("`{MANIFEST}` does not have one VM")));
         }
-        for index in (0..manifest.vms.len()).filter(|index| !manifest.vms[*index].off) {
+        for index in 0..manifest.vms.len() {
+            if let Some(name) = disks::missing(&self.directory_of(index), self.disk_records(index)?.len()) {
+                return Err(self.unusable(format!("`vms/{index}/{name}` is missing")));
+            }
+            if manifest.vms[index].off {
+                continue;
+            }
             self.machine(index)?;
             let ram = self.ram(index)?;
             let wanted = self.machine(index)?.memory;
@@ -149,6 +187,17 @@ impl Snapshot {
                 size += allocated(&self.part(index, name)).map_err(VmError::File)?;
             }
         }
+        for index in 0..self.manifest().vms.len() {
+            let count = self.disk_records(index)?.len();
+            match self.known_disks(index).filter(|_| self.0.is_temporary) {
+                Some(known) => size += known.iter().map(DiskSnapshot::allocated).sum::<u64>(),
+                None => {
+                    for path in disks::parts(&self.directory_of(index), count) {
+                        size += allocated(&path).map_err(VmError::File)?;
+                    }
+                }
+            }
+        }
         Ok(size)
     }
 
@@ -156,20 +205,25 @@ impl Snapshot {
     ///
     /// # Errors
     /// It was deleted, or the directory can't be written: `ENOSPC` where there is no room.
-    pub fn copy_into(&self, directory: &Path) -> Result<(), VmError> {
+    pub fn copy_into(&self, bed: &Testbed, directory: &Path) -> Result<(), VmError> {
         self.check_there()?;
-        for index in (0..self.manifest().vms.len()).filter(|index| !self.manifest().vms[*index].off) {
+        let mut manifest = self.manifest().clone();
+        for (index, vm) in manifest.vms.iter_mut().enumerate() {
             let target = directory.join("vms").join(index.to_string());
             fs::create_dir_all(&target).at("create", &target).map_err(VmError::File)?;
-            for name in ["machine.json", "device"] {
-                fs::copy(self.part(index, name), target.join(name))
-                    .at("write", target.join(name))
-                    .map_err(VmError::File)?;
+            let disks = self.copy_disks(bed, index, &self.disk_records(index)?, &target)?;
+            if vm.off {
+                vm.disks = disks;
+                continue;
             }
+            let record = MachineRecord { disks, ..self.machine(index)? };
+            write_json(&target.join("machine.json"), &record).map_err(VmError::File)?;
+            let device = target.join("device");
+            fs::copy(self.device(index), &device).at("write", &device).map_err(VmError::File)?;
             let ram = target.join("ram");
             self.ram(index)?.copy_to_path(&ram).at("write", &ram).map_err(VmError::File)?;
         }
-        write_json(&directory.join(MANIFEST), self.manifest()).map_err(VmError::File)
+        write_json(&directory.join(MANIFEST), &manifest).map_err(VmError::File)
     }
 
     /// Removes it. Machines that were restored from it go on.
@@ -181,6 +235,7 @@ impl Snapshot {
             return Err(self.unusable("it was deleted"));
         }
         self.0.ram.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.disks.lock().unwrap_or_else(PoisonError::into_inner).clear();
         fs::remove_dir_all(&self.0.directory).at("remove", &self.0.directory).map_err(VmError::File)
     }
 
@@ -188,8 +243,12 @@ impl Snapshot {
         if self.0.is_deleted.load(Ordering::SeqCst) { Err(self.unusable("it was deleted")) } else { Ok(()) }
     }
 
+    pub(super) fn directory_of(&self, index: usize) -> PathBuf {
+        self.0.directory.join("vms").join(index.to_string())
+    }
+
     fn part(&self, index: usize, name: &str) -> PathBuf {
-        self.0.directory.join("vms").join(index.to_string()).join(name)
+        self.directory_of(index).join(name)
     }
 
     /// The state of a machine's devices.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
+use super::disks::{self, Pause, Taken};
 use super::format::{FORMAT, LabRecord, MachineRecord, Manifest, SnapshotKind, VmRecord};
-use super::store::{Snapshot, SnapshotPlace, Unfinished, write_json};
+use super::store::{Kept, Snapshot, SnapshotPlace, Unfinished, write_json};
 use super::twin;
 use crate::agent_client::{self, AgentClient, AgentError};
 use crate::agent_protocol::Wake;
@@ -22,7 +23,7 @@ use crate::testbed::running::{Hold, Running};
 use crate::testbed::vm::{Down, Vm, VmState};
 
 /// The operation in messages.
-const OP: &str = "snapshot";
+pub(super) const OP: &str = "snapshot";
 /// How long what is under way in a guest may take to end, before the accelerator's factor.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long an agent may take to be quiet, and to be back, before the accelerator's factor.
@@ -58,12 +59,16 @@ pub async fn take(
         lab,
     };
     let mut held = Vec::new();
+    for (_, vm) in vms.iter().enumerate().filter(|(index, _)| manifest.vms[*index].off) {
+        disks::check(vm, false)?;
+    }
     for (index, vm) in vms.iter().enumerate().filter(|(index, _)| !manifest.vms[*index].off) {
         held.push(Source::check(index, vm)?);
     }
     let number = bed.next_start();
     let unfinished = Unfinished::new(&place, bed.shared.settings.runtime_dir.join(format!("snapshot-{number}")))?;
-    let work = Work { bed: bed.clone(), manifest, unfinished, in_memory: place == SnapshotPlace::Memory, after };
+    let in_memory = place == SnapshotPlace::Memory;
+    let work = Work { bed: bed.clone(), manifest, vms, unfinished, in_memory, after };
     // A test whose time is over must not leave a guest that stands still.
     match tokio::spawn(work.run(held)).await {
         Ok(result) => result,
@@ -73,7 +78,13 @@ pub async fn take(
 
 fn record(vm: &Arc<Vm>, kind: SnapshotKind) -> VmRecord {
     let off = kind == SnapshotKind::Lab && matches!(vm.state(), VmState::Created | VmState::Shutdown);
-    VmRecord { name: vm.name().to_owned(), profile: vm.profile().to_owned(), off }
+    VmRecord {
+        name: vm.name().to_owned(),
+        profile: vm.profile().to_owned(),
+        off,
+        disks: Vec::new(),
+        has_declared: false,
+    }
 }
 
 /// A machine to take.
@@ -107,9 +118,7 @@ impl Source {
         if running.condition().suspended {
             return Err(refused("the guest is suspended\nhint: `:wakeup()` wakes it".to_owned()));
         }
-        if !vm.disks().all().is_empty() {
-            return Err(refused("a VM with disks can't be part of a snapshot yet".to_owned()));
-        }
+        disks::check(vm, true)?;
         let open = vm.handles().list();
         if !open.is_empty() {
             let line = |handle: &crate::testbed::OpenHandle| match &handle.place {
@@ -232,18 +241,34 @@ impl Quiet {
 struct Work {
     bed: Testbed,
     manifest: Manifest,
+    vms: Vec<Arc<Vm>>,
     unfinished: Unfinished,
     in_memory: bool,
     after: After,
 }
 
+/// What was stored of a machine that stood still.
+struct StoredMachine {
+    index: usize,
+    /// None of one that is off.
+    record: Option<MachineRecord>,
+    /// Its RAM, where that lies in memory.
+    ram: Option<RamFile>,
+    disks: Taken,
+}
+
 impl Work {
-    async fn run(self, sources: Vec<Source>) -> Result<Snapshot, VmError> {
+    async fn run(mut self, sources: Vec<Source>) -> Result<Snapshot, VmError> {
+        if !self.in_memory {
+            let (bed, vms) = (self.bed.clone(), self.vms.clone());
+            // What can't be read is told when it is needed.
+            let _ = tokio::task::spawn_blocking(move || disks::look_at_images(&bed, &vms)).await;
+        }
         let (quiet, mut first) = all(sources, Source::quiesce).await;
-        let mut kept = Vec::new();
+        let mut stored = Vec::new();
         if first.is_none() {
             match self.store(&quiet).await {
-                Ok(ram) => kept = ram,
+                Ok(machines) => stored = machines,
                 Err(error) => first = Some(error),
             }
         }
@@ -258,28 +283,42 @@ impl Work {
         if let Some(error) = first {
             return Err(error);
         }
+        let mut kept = Kept::default();
+        for machine in stored {
+            self.finish_one(machine, &mut kept).await?;
+        }
         let directory = self.unfinished.finish(&self.manifest)?;
         Ok(Snapshot::of(directory, self.manifest, kept, self.in_memory))
     }
 
-    /// Writes the machines, which all stand still meanwhile. RAM that lies in memory.
-    async fn store(&self, quiet: &[Quiet]) -> Result<Vec<RamFile>, VmError> {
+    /// Writes the machines, which all stand still meanwhile.
+    async fn store(&mut self, quiet: &[Quiet]) -> Result<Vec<StoredMachine>, VmError> {
+        let pauses: Vec<Pause> =
+            quiet.iter().map(|machine| Pause::begin(&machine.source.vm)).collect::<Result<_, _>>()?;
         for Quiet { source, .. } in quiet {
             source.vm.qemu(OP, &source.running, "stop", Value::Null).await?;
         }
-        let mut kept = Vec::new();
+        pauses.iter().for_each(Pause::stand_still);
+        let mut stored = Vec::new();
         for machine in quiet {
-            kept.extend(self.store_one(machine).await?);
+            stored.push(self.store_one(machine).await?);
         }
-        Ok(kept)
+        for (index, vm) in self.vms.iter().enumerate() {
+            let record = &mut self.manifest.vms[index];
+            if record.off {
+                record.has_declared = vm.disks().declared.lock().await.profile;
+                stored.push(StoredMachine { index, record: None, ram: None, disks: Taken::of(vm, None).await? });
+            }
+        }
+        Ok(stored)
     }
 
-    async fn store_one(&self, machine: &Quiet) -> Result<Option<RamFile>, VmError> {
+    async fn store_one(&self, machine: &Quiet) -> Result<StoredMachine, VmError> {
         let Quiet { source, nonce, .. } = machine;
         let host_file = |error: PathError| VmError::HostFile { vm: source.vm.name().to_owned(), op: OP, source: error };
         let directory = self.unfinished.vm(source.index).map_err(host_file)?;
-        let record = self.machine_record(source, *nonce).await?;
-        write_json(&directory.join("machine.json"), &record).map_err(host_file)?;
+        let disks = Taken::of(&source.vm, Some(&source.running)).await?;
+        let record = self.machine_record(source, *nonce, &disks).await?;
         let device = directory.join("device");
         let built = source.running.built();
         let qemu_failed = |error| VmError::Qemu { vm: source.vm.name().to_owned(), op: OP, source: error };
@@ -289,10 +328,38 @@ impl Work {
                 source.running.qemu().save(&device, false).await.map_err(qemu_failed)?;
                 (ram.clone(), self.after == After::Discard)
             }
-            _ => (twin::save(&self.bed, &source.vm, &source.running, &device).await?, true),
+            _ => {
+                let forks = disks::fork(&source.vm, &disks.records, &disks.snapshots)?;
+                let layout = record.disk_layout();
+                (twin::save(&self.bed, &source.vm, &source.running, &layout, &forks, &device).await?, true)
+            }
         };
         let path = directory.join("ram");
-        self.store_ram(ram, is_final, &path).await.at("write", &path).map_err(host_file)
+        let ram = self.store_ram(ram, is_final, &path).await.at("write", &path).map_err(host_file)?;
+        Ok(StoredMachine { index: source.index, record: Some(record), ram, disks })
+    }
+
+    /// Writes what need not be written while the machine stands still.
+    async fn finish_one(&mut self, machine: StoredMachine, kept: &mut Kept) -> Result<(), VmError> {
+        let StoredMachine { index, record, ram, mut disks } = machine;
+        let directory = self.unfinished.vm(index).map_err(VmError::File)?;
+        kept.ram.extend(ram);
+        if self.in_memory {
+            kept.disks.insert(index, Arc::clone(&disks.snapshots));
+        } else {
+            let (bed, into) = (self.bed.clone(), directory.clone());
+            let store = move || disks.store(&bed, &into).map(|()| disks);
+            let stored = tokio::task::spawn_blocking(store).await;
+            disks = stored.map_err(|error| VmError::Environment(format!("the snapshot failed: {error}")))??;
+        }
+        match record {
+            None => self.manifest.vms[index].disks = disks.records,
+            Some(record) => {
+                let record = MachineRecord { disks: disks.records, ..record };
+                write_json(&directory.join("machine.json"), &record).map_err(VmError::File)?;
+            }
+        }
+        Ok(())
     }
 
     async fn store_ram(&self, ram: RamFile, is_final: bool, path: &Path) -> std::io::Result<Option<RamFile>> {
@@ -310,7 +377,7 @@ impl Work {
         tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
     }
 
-    async fn machine_record(&self, source: &Source, wake: [u8; 16]) -> Result<MachineRecord, VmError> {
+    async fn machine_record(&self, source: &Source, wake: [u8; 16], disks: &Taken) -> Result<MachineRecord, VmError> {
         let machine = self.bed.machine().await?;
         let spec = &source.running.built().spec;
         Ok(MachineRecord {
@@ -327,7 +394,9 @@ impl Work {
             clock_frozen: source.vm.is_clock_frozen(),
             wake,
             nics: Vec::new(),
-            disks: Vec::new(),
+            disks: disks.records.clone(),
+            disk_ports: disks.ports.clone(),
+            scsi_port: disks.controller.clone(),
         })
     }
 }

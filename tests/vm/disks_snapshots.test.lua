@@ -1,0 +1,240 @@
+-- Disks in snapshots and clones: what each has of its own, what goes on, what is refused. The images are made and checked by the
+-- host's e2fsprogs.
+
+local tools = "PATH=$PATH:/usr/sbin:/sbin; "
+local MiB = 1024 * 1024
+
+local function raises(t, part, fn)
+  local err = t:assert_raises(fn)
+  t:assert_contains(err, part)
+  return err
+end
+
+local function sectors(text, n) return (text:rep(512 // #text)):rep(n or 1) end
+
+local function output(command)
+  local file = io.popen(tools .. command)
+  local text = file:read("a")
+  file:close()
+  return text
+end
+
+local image = os.tmpname()
+assert(os.execute(tools .. "truncate -s 16M " .. image .. " && mke2fs -q -F -t ext4 -b 1024 " .. image))
+local before = output("sha256sum < " .. image)
+
+-- Three at boot, of which one goes again; two that come later, with a controller of their own.
+local vm = provium:vm("source", "linux", {memory = "192M", disks = {{id = "data", image = image}, {id = "gone", size = "1M"}}})
+local scsi = vm:attach_disk({id = "scsi", size = "2M", bus = "scsi"})
+vm:boot()
+vm:disk("gone"):detach()
+local late = vm:attach_disk({id = "late", size = "3M"})
+local later = vm:attach_disk({id = "later", size = "5M", bus = "scsi"})
+local data = vm:disk("data")
+vm:run("mkdir -p /mnt; mount -t ext4 -o commit=3600 " .. data:device() .. " /mnt && echo synced > /mnt/synced && sync"):assert_ok()
+-- Not synced: it is in the guest's memory only.
+vm:run("echo 3600000 > /proc/sys/vm/dirty_writeback_centisecs; echo dirty > /mnt/dirty"):assert_ok()
+scsi:write_sectors(7, sectors("scsi"))
+vm:run("printf late | dd of=" .. late:device() .. " conv=fsync"):assert_ok()
+late:fault_inject({mode = "eio_read", first = 100, count = 4})
+late:fault_inject({mode = "eio_write", first = 200, after = 1})
+-- One of two is counted: the next one strikes.
+late:write_sectors(200, sectors("pass"))
+local kept = vm:snapshot()
+
+-- The file system of `of` is whole, and holds what it should.
+local function check(t, of, files)
+  local disk = of:disk("data")
+  for name, text in pairs(files) do t:assert_eq(of:read_file("/mnt/" .. name), text) end
+  of:run("umount /mnt"):assert_ok()
+  local path = os.tmpname()
+  disk:state():save(path)
+  local _, _, code = os.execute(tools .. "e2fsck -fn " .. path .. " > /dev/null 2>&1")
+  t:assert_eq(code, 0)
+  for name, text in pairs(files) do t:assert_eq(output(("debugfs -R 'cat /%s' %s 2>/dev/null"):format(name, path)), text) end
+  os.remove(path)
+end
+
+local function first_bytes(of, id) return of:run("head -c 4 " .. of:disk(id):device()).stdout end
+
+test("the source goes on", function(t)
+  t:assert_eq({vm:read_file("/mnt/dirty"), late:active_faults()}, {"dirty\n", {"eio_read", "eio_write"}})
+  vm:run("echo after > /mnt/dirty; sync; printf AFTR | dd of=" .. late:device() .. " conv=fsync"):assert_ok()
+  scsi:write_sectors(7, sectors("SCSI"))
+  t:assert(kept:size() < 192 * MiB)
+end)
+
+test("a restored VM has all disks as they were, and its own", function(t)
+  local one = provium:vm("one", "linux"):restore(kept)
+  local two = provium:vm("two", "linux", {disks = {{id = "other", size = "1M"}}}):restore(kept)
+  raises(t, "disk `other`: there is no such disk", function() two:disk("other") end)
+  raises(t, "disk `gone`: there is no such disk", function() one:disk("gone") end)
+  for _, each in ipairs({one, two}) do
+    t:assert_eq(each:disk("scsi"):read_sectors(7, 1), sectors("scsi"))
+    t:assert_eq({first_bytes(each, "late"), each:disk("later"):size()}, {"late", 5 * MiB})
+    t:assert_eq(each:run("blockdev --getsize64 " .. each:disk("later"):device()):trim(), tostring(5 * MiB))
+  end
+  one:run("echo one > /mnt/one; echo changed > /mnt/synced; sync"):assert_ok()
+  one:disk("scsi"):write_sectors(7, sectors("mine"))
+  t:assert_eq(two:disk("scsi"):read_sectors(7, 1), sectors("scsi"))
+  t:assert_eq(first_bytes(vm, "late"), "AFTR")
+  check(t, one, {synced = "changed\n", dirty = "dirty\n", one = "one\n"})
+  check(t, two, {synced = "synced\n", dirty = "dirty\n"})
+  t:assert_eq(output("sha256sum < " .. image), before)
+end)
+
+test("faults go along, where they were", function(t)
+  local one = provium:vm("one", "linux"):restore(kept)
+  local disk = one:disk("late")
+  t:assert_eq({disk:active_faults(), disk:stats().reads}, {{"eio_read", "eio_write"}, 0})
+  raises(t, "EIO", function() disk:write_sectors(200, sectors("fail")) end)
+  raises(t, "EIO", function() disk:read_sectors(100, 1) end)
+  t:assert(not one:run("dd if=" .. disk:device() .. " bs=512 skip=100 count=4 of=/dev/null"):ok())
+  disk:clear_faults()
+  disk:write_sectors(200, sectors("fine"))
+  t:assert_eq(late:active_faults(), {"eio_read", "eio_write"})
+end)
+
+test("disks come and go in a restored VM", function(t)
+  local one = provium:vm("one", "linux"):restore(kept)
+  local new = one:attach_disk({id = "new", size = "1M"})
+  one:run("printf new | dd of=" .. new:device() .. " conv=fsync"):assert_ok()
+  one:disk("late"):clear_faults()
+  one:disk("late"):detach()
+  one:disk("later"):resize(6 * MiB)
+  t:assert_eq(one:run("blockdev --getsize64 " .. one:disk("later"):device()):trim(), tostring(6 * MiB))
+  local more = one:attach_disk({id = "more", size = "1M", bus = "scsi"})
+  more:device()
+  -- And a snapshot of that, whose RAM is copy-on-write.
+  local clone = one:clone("clone")
+  t:assert_eq({first_bytes(clone, "new"):sub(1, 3), clone:disk("later"):size()}, {"new", 6 * MiB})
+  raises(t, "there is no such disk", function() clone:disk("late") end)
+  clone:disk("more"):device()
+  check(t, clone, {synced = "synced\n", dirty = "dirty\n"})
+  -- A disk keeps what it holds when the machine is booted anew.
+  clone:shutdown()
+  clone:boot()
+  t:assert_eq(first_bytes(clone, "new"):sub(1, 3), "new")
+end)
+
+test("a handle goes on with the disk of the snapshot", function(t)
+  local one = provium:vm("one", "linux"):restore(kept)
+  local disk = one:disk("scsi")
+  local state = one:snapshot()
+  disk:log(true)
+  disk:write_sectors(7, sectors("lost"))
+  local gone = one:disk("late")
+  gone:clear_faults()
+  gone:detach()
+  one:shutdown({force = true})
+  one:restore(state)
+  t:assert_eq({disk:read_sectors(7, 1), one:disk("scsi") == disk}, {sectors("scsi"), true})
+  t:assert_eq({gone:is_detached(), gone:active_faults(), #disk:requests() > 0}, {false, {"eio_read", "eio_write"}, true})
+  t:assert_eq(first_bytes(one, "late"), "late")
+end)
+
+test("a lab is restored in place", function(t)
+  local lab = provium:lab("lab")
+  local on = lab:vm("on", "linux", {memory = "192M"}):boot()
+  local off = lab:vm("off", "linux", {memory = "192M"})
+  local disk, idle = on:attach_disk({id = "d", size = "1M"}), off:attach_disk({id = "idle", size = "1M"})
+  local function put(text)
+    on:run("printf " .. text .. " | dd of=" .. disk:device() .. " conv=fsync"):assert_ok()
+    idle:write_sectors(0, sectors(text))
+  end
+  put("then")
+  local place = os.tmpname()
+  os.remove(place)
+  local then_ = lab:snapshot(place)
+  put("now!")
+  local extra = on:attach_disk({id = "extra", size = "1M"})
+  lab:restore(then_)
+  t:assert_eq({first_bytes(on, "d"), disk:read_sectors(0, 1):sub(1, 4), extra:is_detached()}, {"then", "then", true})
+  t:assert_eq({idle:read_sectors(0, 1), off:state()}, {sectors("then"), "created"})
+  put("new!")
+  t:assert_eq(first_bytes(off:boot(), "idle"), "new!")
+  lab:restore(place)
+  t:assert_eq({first_bytes(on, "d"), idle:read_sectors(0, 1), off:state()}, {"then", sectors("then"), "shutdown"})
+  os.execute("rm -r " .. place)
+end)
+
+test("a snapshot in a directory holds what was written, and not the image", function(t)
+  local place, own = os.tmpname(), os.tmpname()
+  os.remove(place)
+  assert(os.execute("cp " .. image .. " " .. own .. "; truncate -s 64M " .. own .. "; dd if=/dev/urandom of=" .. own .. " bs=1M seek=32 count=16 conv=notrunc 2> /dev/null"))
+  local one = provium:vm("one", "linux"):restore(kept)
+  local disk = one:attach_disk({id = "big", image = own})
+  disk:write_sectors(3, sectors("over"))
+  one:snapshot(place)
+  t:assert(tonumber(output("du -k " .. place .. "/vms/0/disk* | awk '{s += $1} END {print s}'")) < 2048)
+  local two = provium:vm("two", "linux"):restore(place)
+  t:assert_eq({two:disk("big"):read_sectors(3, 1), two:disk("big"):size()}, {sectors("over"), 64 * MiB})
+  t:assert_eq(two:disk("late"):active_faults(), {"eio_read", "eio_write"})
+  check(t, two, {synced = "synced\n", dirty = "dirty\n"})
+  -- What lies below must be what it was.
+  local file = io.open(own, "r+b")
+  file:seek("set", 40 * MiB)
+  file:write("changed")
+  file:close()
+  local err = raises(t, "disk `big`: its image `" .. own .. "` has changed", function() provium:vm("three", "linux"):restore(place) end)
+  t:assert_contains(err, place)
+  os.remove(own)
+  raises(t, "disk `big`: its image `" .. own .. "` can't be read: no such file", function() provium:vm("four", "linux"):restore(place) end)
+  os.execute("truncate -s 100 " .. place .. "/vms/0/disk1")
+  raises(t, "it was cut short", function() provium:vm("five", "linux"):restore(place) end)
+  os.remove(place .. "/vms/0/disk1")
+  raises(t, "`vms/0/disk1` is missing", function() provium:vm("six", "linux"):restore(place) end)
+  os.execute("rm -r " .. place)
+end)
+
+test("what no flush has made durable can still be lost", function(t)
+  local one = provium:vm("one", "linux", {memory = "192M"}):boot()
+  local disk = one:attach_disk({id = "unsafe", size = "1M", cache = "unsafe"})
+  local flushless = one:attach_disk({id = "flushless", size = "1M"})
+  one:run("printf old! | dd of=" .. flushless:device() .. " conv=fsync"):assert_ok()
+  flushless:fault_inject("eio_flush")
+  for _, id in ipairs({"unsafe", "flushless"}) do
+    one:run("printf new! | dd of=" .. one:disk(id):device() .. " conv=fsync")
+  end
+  local place = os.tmpname()
+  os.remove(place)
+  one:snapshot(place)
+  for name, from in pairs({memory = one:snapshot(), directory = place}) do
+    local two = provium:vm(name, "linux"):restore(from)
+    t:assert_eq({first_bytes(two, "unsafe"), first_bytes(two, "flushless")}, {"new!", "new!"})
+    t:assert_eq(two:disk("flushless"):active_faults(), {"eio_flush"})
+    two:power_cut()
+    t:assert_eq(two:disk("unsafe"):read_sectors(0, 1), ("\0"):rep(512))
+    t:assert_eq(two:disk("flushless"):read_sectors(0, 1):sub(1, 4), "old!")
+  end
+  os.execute("rm -r " .. place)
+end)
+
+test("what can't be part of a snapshot", function(t)
+  local one = provium:vm("one", "linux", {memory = "192M"}):boot()
+  local nvme = one:attach_disk({id = "nvme", size = "1M", bus = "nvme"})
+  raises(t, "vm `one`: snapshot: disk `nvme`: QEMU can't store the state of an NVMe controller", function() one:snapshot() end)
+  nvme:detach()
+  local own = os.tmpname()
+  os.execute("truncate -s 1M " .. own)
+  local through = one:attach_disk({id = "through", path = own})
+  raises(t, "disk `through`: the image is written through", function() one:clone("never") end)
+  through:detach()
+  os.remove(own)
+  local slow = one:attach_disk({id = "hangs", size = "1M"})
+  slow:device()
+  slow:fault_inject("hang")
+  local reads = slow:stats().reads
+  one:run("dd if=" .. slow:device() .. " bs=512 skip=1000 count=1 > /dev/null 2>&1 &")
+  wait_until(function() return slow:stats().reads > reads end, {timeout = "60s"})
+  raises(t, "disk `hangs`: a request of the guest hangs", function() one:snapshot() end)
+  slow:clear_faults()
+  -- One that may hang, and does not yet.
+  slow:fault_inject({mode = "hang", first = 1000})
+  t:assert_eq(one:clone("armed"):disk("hangs"):active_faults(), {"hang"})
+end)
+
+test("the end", function(t)
+  t:assert_eq(output("sha256sum < " .. image), before)
+  os.remove(image)
+end)
