@@ -499,3 +499,126 @@ fn a_store_has_what_the_cache_lacks() {
     ]);
     assert!(is_built(&fourth), "{}", fourth.all());
 }
+
+const DISKS: &str = "local vm = provium:vm('disks', provium.profile)\n\
+    vm:attach_disk({id = 'data', image = '../image'})\n\
+    local scratch = vm:attach_disk({id = 'scratch', size = '1T', bus = 'scsi'})\nvm:boot()\n\
+    scratch:write_sectors(1 << 30, ('made'):rep(128))\n\
+    vm:run('mkdir -p /mnt; mount -t ext4 ' .. vm:disk('data'):device() .. ' /mnt && echo built > /mnt/file'):assert_ok()\n\
+    return vm:snapshot()\n";
+const MORE_DISKS: &str = "local vm = provium.vm_fixture('fixtures/disks')\n\
+    vm:run('echo nested > /mnt/more'):assert_ok()\n\
+    vm:attach_disk({id = 'late', size = '1M'}):fault_inject({mode = 'eio_read', first = 8, count = 1})\n\
+    vm:disk('late'):write_sectors(0, ('late'):rep(128))\nreturn vm:snapshot()\n";
+const DISKS_LAB: &str = "local lab = provium:lab('stores')\n\
+    for _, name in ipairs({'on', 'off'}) do\n  \
+    lab:vm(name, provium.profile):attach_disk({id = 'd', size = '1M'}):write_sectors(0, (name .. ' '):rep(512):sub(1, 512))\nend\n\
+    lab.on:boot()\nreturn lab:snapshot()\n";
+const WHOLE: &str = r"
+return function(t, vm, files)
+  for name, text in pairs(files) do t:assert_eq(vm:read_file('/mnt/' .. name), text .. '\n') end
+  vm:run('umount /mnt'):assert_ok()
+  local path = os.tmpname()
+  vm:disk('data'):state():save(path)
+  local _, _, code = os.execute('PATH=$PATH:/usr/sbin:/sbin; e2fsck -fn ' .. path .. ' > /dev/null 2>&1')
+  t:assert_eq(code, 0)
+  os.remove(path)
+end
+";
+const NESTED_DISKS_TEST: &str = r"
+local whole = require('lib.whole')
+test('nested', function(t)
+  local vm = provium.vm_fixture('fixtures/nested')
+  t:assert_eq({vm:disk('late'):read_sectors(0, 1), vm:disk('late'):active_faults()}, {('late'):rep(128), {'eio_read'}})
+  t:assert_eq(vm:run('head -c 4 ' .. vm:disk('late'):device()).stdout, 'late')
+  whole(t, vm, {file = 'built', more = 'nested'})
+end)
+";
+const DISKS_TEST: &str = r"
+local whole = require('lib.whole')
+test('clones have disks of their own', function(t)
+  local one, two = provium.vm_fixture('fixtures/disks'), provium.vm_fixture('fixtures/disks')
+  for _, vm in ipairs({one, two}) do t:assert_eq(vm:disk('scratch'):read_sectors(1 << 30, 1), ('made'):rep(128)) end
+  one:run('echo one > /mnt/file; sync'):assert_ok()
+  one:disk('scratch'):write_sectors(1 << 30, ('mine'):rep(128))
+  t:assert_eq(two:disk('scratch'):read_sectors(1 << 30, 1), ('made'):rep(128))
+  whole(t, one, {file = 'one'})
+  whole(t, two, {file = 'built'})
+end)
+test('a lab', function(t)
+  local lab = provium.lab_fixture('fixtures/lab')
+  t:assert_eq(lab.on:run('head -c 3 ' .. lab.on:disk('d'):device()).stdout, 'on ')
+  t:assert_eq({lab.off:state(), lab.off:disk('d'):read_sectors(0, 1):sub(1, 4)}, {'created', 'off '})
+  lab.off:boot()
+  t:assert_eq(lab.off:run('head -c 4 ' .. lab.off:disk('d'):device()).stdout, 'off ')
+end)
+";
+
+/// All files of entries, with their checksums.
+fn sums(cache: &Path) -> String {
+    let script = "find . -type f -path './????????????????*' | sort | xargs -d '\\n' sha256sum";
+    let output = std::process::Command::new("sh").args(["-c", script]).current_dir(cache).output().unwrap();
+    assert!(output.status.success() && !output.stdout.is_empty());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn disks_belong_to_a_fixture() {
+    let dir = project(&[
+        ("tests/fixtures/disks.fixture.lua", DISKS),
+        ("tests/fixtures/nested.fixture.lua", MORE_DISKS),
+        ("tests/fixtures/lab.fixture.lua", DISKS_LAB),
+        ("tests/lib/whole.lua", WHOLE),
+        ("tests/a.test.lua", DISKS_TEST),
+        ("tests/nested.test.lua", NESTED_DISKS_TEST),
+    ]);
+    let path = dir.path();
+    let image = path.join("tests/image");
+    let make = |label: &str| {
+        let script = "PATH=$PATH:/usr/sbin:/sbin; rm -f tests/image; truncate -s 64M tests/image && \
+                      mke2fs -q -F -t ext4 -b 1024 -L \"$0\" tests/image";
+        let made = std::process::Command::new("sh").args(["-c", script, label]).current_dir(path).status().unwrap();
+        assert!(made.success());
+        // Much that no snapshot need hold.
+        let mut file = fs::File::options().append(true).open(&image).unwrap();
+        let noise: Vec<u8> =
+            (0_u64..1 << 21).flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
+        std::io::Write::write_all(&mut file, &noise).unwrap();
+    };
+    make("first");
+    let before = fs::read(&image).unwrap();
+    provium(path, &["test"]).expect(0).says(&["3 passed"]);
+    let (cache, allocated) = (cache(path), |path: &Path| {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).unwrap().blocks() * 512
+    });
+    let stored = sums(&cache);
+    for entry in entries(&cache) {
+        for name in ["disk0", "disk1", "disk2"].map(|name| entry.join("vms/0").join(name)) {
+            assert!(!name.exists() || allocated(&name) < 4 << 20, "{name:?}");
+        }
+    }
+    let again = provium(path, &["test", "-v"]);
+    again.expect(0).says(&["is in the cache", "3 passed"]);
+    assert!(!again.all().contains("building fixture"), "{}", again.all());
+    assert!(sums(&cache) == stored && fs::read(&image).unwrap() == before, "nothing that is shared was written");
+    // Out and in again.
+    provium(path, &["fixture", "export", "fixtures/nested", "out"]).expect(0);
+    provium(path, &["fixture", "clean"]).expect(0);
+    provium(path, &["fixture", "import", "out"]).expect(0).says(&["imported `fixtures/nested`"]);
+    let run = provium(path, &["test", "-v", "tests/nested.test.lua"]);
+    run.expect(0).says(&["fixture `fixtures/nested` (profile `linux`) is in the cache", "1 passed"]);
+    // Damage: set aside, told, built again.
+    let disk = entries(&cache).pop().unwrap().join("vms/0/disk0");
+    fs::set_permissions(&disk, fs::Permissions::from_mode(0o644)).unwrap();
+    let length = fs::metadata(&disk).unwrap().len();
+    fs::File::options().write(true).open(&disk).unwrap().set_len(length - 512).unwrap();
+    let run = provium(path, &["test", "tests/nested.test.lua"]);
+    run.expect(0).says(&["warning: fixture `fixtures/nested`: the entry", "instead of", "built fixture", "1 passed"]);
+    // Another image is another fixture.
+    make("second");
+    let stale = provium(path, &["fixture", "stale"]);
+    stale.expect(0).says(&["fixtures/disks", "fixtures/nested"]);
+    let told = provium(path, &["fixture", "explain", "fixtures/disks"]);
+    told.expect(0).says(&["file `tests/image`"]);
+}
