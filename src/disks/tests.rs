@@ -498,6 +498,13 @@ fn qcow2_images_are_read_as_qemu_reads_them() {
     run("qemu-io", &["-c", "write -P 5 2M 100k", "-c", "write -z 4M 64k", &path("over")]);
     run("qemu-img", &["convert", "-O", "raw", &path("over"), &path("over.raw")]);
     run("qemu-img", &["create", "-q", "-f", "qcow2", "-b", "raw", "-F", "raw", &path("over-raw"), "5M"]);
+    for (name, behind) in [("over", "deflate"), ("over-raw", "raw")] {
+        let files = files_of(path(name).as_ref());
+        assert_eq!(files, [path(name), path(behind)].map(std::path::PathBuf::from), "{name}");
+        // A snapshot's files name them all.
+        let disk = Disk::open(&spec(Source::Image(path(name).into(), None)), dir.path()).unwrap();
+        assert_eq!(disk.snapshot().unwrap().image(), files, "{name}");
+    }
     let before: Vec<Vec<u8>> =
         ["plain", "over", "deflate"].iter().map(|name| std::fs::read(path(name)).unwrap()).collect();
     let over = std::fs::read(path("over.raw")).unwrap();
