@@ -29,6 +29,7 @@ mod root_device;
 mod server;
 mod settle;
 mod spawn;
+mod sync;
 mod sys;
 mod syscalls;
 mod tail;
