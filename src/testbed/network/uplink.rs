@@ -95,7 +95,7 @@ pub async fn enable(bridge: &Arc<Bridge>) -> Result<(), BridgeError> {
             Err(_) => {
                 let said = started.last_words();
                 return Err(refuse(format!(
-                    "`passt` answered no ARP request within {PATIENCE:?}; it ended with: {said}"
+                    "`passt` answered no ARP request within {PATIENCE:?} and was ended: {said}"
                 )));
             }
         };
